@@ -1,0 +1,25 @@
+//! The nouns of the platform: resource ids, names, the specs of endpoints, deployments and assets, operations,
+//! faults and the route table. Everything here is plain data with its arithmetic and its checks.
+//!
+//! This room does no I/O, knows no runtime (tokio) and no HTTP: what is here can be tested with a table.
+
+pub mod asset;
+pub mod clock;
+pub mod deployment;
+pub mod endpoint;
+pub mod fault;
+pub mod id;
+pub mod instance_type;
+pub mod operation;
+pub mod resource;
+pub mod route;
+pub mod secret;
+pub mod traffic;
+pub mod workspace;
+
+pub use clock::Clock;
+pub use fault::{Fault, FaultKind};
+pub use id::ResourceId;
+pub use operation::{Operation, OperationStatus};
+pub use resource::{ProvisioningState, Resource, SystemData};
+pub use secret::Secret;
