@@ -29,6 +29,14 @@ pub struct RouteTable {
 /// SHA-256 of a key: what the router compares with, so that no table holds a key itself.
 pub type KeyDigest = [u8; 32];
 
+/// The digest of a key.
+#[must_use]
+pub fn key_digest(key: &[u8]) -> KeyDigest {
+    let mut digest = KeyDigest::default();
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key).as_ref());
+    digest
+}
+
 /// One endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointRoute {
@@ -72,7 +80,7 @@ pub trait Dial: Send + Sync {
 
 /// One ready instance.
 pub struct Upstream {
-    /// Unique over the life of the platform's state: never used twice.
+    /// Unique while the platform runs: a restarted instance gets a new one.
     pub id: u64,
     /// Where its server listens, as seen from inside its network namespace.
     pub address: SocketAddr,
