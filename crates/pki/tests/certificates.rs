@@ -1,0 +1,348 @@
+//! The certificates judged by others: rustls, OpenSSL and Python's ssl in strict mode; and by whom they are shown to.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
+
+use std::{
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use casemate_model::Secret;
+use casemate_pki::{
+    CaMaterial, CertificateAuthority, CertificateMap, CertificateResolver, Leaf, PkiError, server_config,
+};
+use jiff::{SignedDuration, Timestamp};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConnection, StreamOwned,
+    client::Resumption,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn authority() -> (CertificateAuthority, CaMaterial) {
+    CertificateAuthority::create(Timestamp::now()).unwrap()
+}
+
+fn issue(authority: &CertificateAuthority, names: &[&str]) -> Leaf {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    authority.issue(&names, Timestamp::now(), 90 * DAY).unwrap()
+}
+
+fn client_config(root_pem: &str) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Does a handshake in memory; gives the client's serial-bearing leaf, or the client's error.
+fn handshake(
+    client: &Arc<ClientConfig>,
+    resolver: &Arc<CertificateResolver>,
+    name: &str,
+) -> Result<CertificateDer<'static>, rustls::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+    let mut server = ServerConnection::new(server_config(Arc::clone(resolver))).unwrap();
+    for _ in 0..10 {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        // The server's own error reaches the client as an alert.
+        let _ = server.process_new_packets();
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets()?;
+        if !client.is_handshaking() && !server.is_handshaking() {
+            return Ok(client.peer_certificates().unwrap()[0].clone().into_owned());
+        }
+    }
+    panic!("no end of the handshake");
+}
+
+#[test]
+fn a_client_accepts_the_names_and_only_the_names() {
+    let (authority, _) = authority();
+    let names = ["score.local.inference.casemate.internal", "*.svc.example", "127.0.0.1", "::1"];
+    let leaf = issue(&authority, &names);
+    assert_eq!(leaf.names, names);
+    // Shown for every name, so that it is the client who judges.
+    let asked =
+        names.iter().map(|name| (*name).to_owned()).chain(["other.example".to_owned(), "a.b.svc.example".to_owned()]);
+    let resolver =
+        Arc::new(CertificateResolver::new(CertificateMap::new(asked.map(|name| (name, &leaf)), Some(&leaf))));
+    let client = Arc::new(client_config(authority.root_pem()));
+    for good in [
+        "score.local.inference.casemate.internal",
+        "SCORE.local.inference.casemate.internal",
+        "x.svc.example",
+        "127.0.0.1",
+        "::1",
+    ] {
+        let shown = handshake(&client, &resolver, good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        assert_eq!(shown, CertificateDer::from_pem_slice(leaf.chain_pem.as_bytes()).unwrap(), "{good}");
+    }
+    for bad in ["other.example", "a.b.svc.example", "127.0.0.2"] {
+        let error = handshake(&client, &resolver, bad).unwrap_err();
+        assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{bad}: {error}");
+    }
+    let stranger = Arc::new(client_config(self::authority().0.root_pem()));
+    assert!(matches!(handshake(&stranger, &resolver, "127.0.0.1"), Err(rustls::Error::InvalidCertificate(_))));
+}
+
+#[test]
+fn an_expired_or_future_leaf_is_refused_by_a_client() {
+    let (authority, _) = authority();
+    let client = Arc::new(client_config(authority.root_pem()));
+    for (hours, validity) in [(-240, DAY), (48, DAY)] {
+        let at = Timestamp::now() + SignedDuration::from_hours(hours);
+        let leaf = authority.issue(&["a.example".to_owned()], at, validity).unwrap();
+        let resolver = Arc::new(CertificateResolver::new(CertificateMap::new([("a.example".to_owned(), &leaf)], None)));
+        let error = handshake(&client, &resolver, "a.example").unwrap_err();
+        assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{hours} h: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_name_gets_an_alert_and_a_published_map_is_seen_by_the_next_handshake() {
+    let (authority, _) = authority();
+    let client = Arc::new(client_config(authority.root_pem()));
+    let first = issue(&authority, &["a.example"]);
+    let resolver = Arc::new(CertificateResolver::default());
+    for name in ["a.example", "127.0.0.1"] {
+        let error = handshake(&client, &resolver, name).unwrap_err();
+        assert!(matches!(error, rustls::Error::AlertReceived(_)), "{name}: {error}");
+    }
+    resolver.publish(CertificateMap::new([("A.example.".to_owned(), &first)], None));
+    let shown = handshake(&client, &resolver, "a.example").unwrap();
+    let second = issue(&authority, &["a.example"]);
+    assert_ne!((&first.serial, &first.sha256), (&second.serial, &second.sha256));
+    resolver.publish(CertificateMap::new([("a.example".to_owned(), &second)], None));
+    assert_ne!(handshake(&client, &resolver, "a.example").unwrap(), shown);
+    // No name was sent, and no certificate is set for that.
+    assert!(matches!(handshake(&client, &resolver, "127.0.0.1"), Err(rustls::Error::AlertReceived(_))));
+}
+
+/// Accepts connections for `config` until the process ends; each gets one line back.
+fn serve(config: Arc<rustls::ServerConfig>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let config = Arc::clone(&config);
+            thread::spawn(move || -> io::Result<()> {
+                let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream?);
+                stream.write_all(b"hello\n")?;
+                stream.conn.send_close_notify();
+                stream.flush()?;
+                let _ = stream.sock.read(&mut [0_u8; 1]);
+                Ok(())
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn sessions_resume_for_the_same_name_and_never_for_another() {
+    let (authority, _) = authority();
+    let leaf = issue(&authority, &["a.example", "b.example"]);
+    let both = ["a.example", "b.example"].map(|name| (name.to_owned(), &leaf));
+    let resolver = Arc::new(CertificateResolver::new(CertificateMap::new(both, None)));
+    let port = serve(server_config(Arc::clone(&resolver)));
+    let mut config = client_config(authority.root_pem());
+    let shared = Arc::new(OneTicket::default());
+    config.resumption = Resumption::store(shared);
+    let config = Arc::new(config);
+    let visit = |name: &'static str| -> io::Result<rustls::HandshakeKind> {
+        let connection = ClientConnection::new(Arc::clone(&config), ServerName::try_from(name).unwrap()).unwrap();
+        let mut stream = StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port))?);
+        let mut line = [0_u8; 6];
+        stream.read_exact(&mut line)?;
+        Ok(stream.conn.handshake_kind().unwrap())
+    };
+    assert_eq!(visit("a.example").unwrap(), rustls::HandshakeKind::Full);
+    assert_eq!(visit("a.example").unwrap(), rustls::HandshakeKind::Resumed);
+    // The client offers a.example's ticket to b.example; the server must not take it.
+    assert_eq!(visit("b.example").unwrap(), rustls::HandshakeKind::Full);
+    // A name that is gone is not resumed either.
+    resolver.publish(CertificateMap::default());
+    assert!(visit("b.example").is_err());
+}
+
+/// A client session store that offers the last ticket to any server.
+#[derive(Debug, Default)]
+struct OneTicket(std::sync::Mutex<Option<rustls::client::Tls13ClientSessionValue>>);
+
+impl rustls::client::ClientSessionStore for OneTicket {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: rustls::NamedGroup) {}
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<rustls::NamedGroup> {
+        None
+    }
+    fn set_tls12_session(&self, _: ServerName<'static>, _: rustls::client::Tls12ClientSessionValue) {}
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: rustls::client::Tls13ClientSessionValue) {
+        *self.0.lock().unwrap() = Some(value);
+    }
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<rustls::client::Tls13ClientSessionValue> {
+        self.0.lock().unwrap().take()
+    }
+}
+
+#[test]
+fn openssl_accepts_the_chain_in_strict_mode() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("skipped: no openssl on this machine");
+        return;
+    }
+    let (authority, material) = authority();
+    let leaf = issue(&authority, &["score.example", "127.0.0.1"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let root = file("root.pem", authority.root_pem());
+    let intermediate = file("intermediate.pem", &material.intermediate_cert_pem);
+    let leaf_file = file("leaf.pem", &leaf.chain_pem);
+    let verify = |extra: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"]).arg(&root);
+        command.arg("-untrusted").arg(&intermediate).args(extra).arg(&leaf_file).output().unwrap()
+    };
+    for extra in [&["-verify_hostname", "score.example"][..], &["-verify_ip", "127.0.0.1"]] {
+        let answer = verify(extra);
+        assert!(answer.status.success(), "{extra:?}: {}", String::from_utf8_lossy(&answer.stderr));
+    }
+    assert!(!verify(&["-verify_hostname", "other.example"]).status.success());
+}
+
+#[test]
+fn python_accepts_the_chain_in_strict_mode() {
+    let (authority, _) = authority();
+    let leaf = issue(&authority, &["localhost", "127.0.0.1"]);
+    let map = CertificateMap::new([("localhost".to_owned(), &leaf)], Some(&leaf));
+    let port = serve(server_config(Arc::new(CertificateResolver::new(map))));
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root.pem");
+    std::fs::write(&root, authority.root_pem()).unwrap();
+    let script = "
+import socket, ssl, sys
+root, port = sys.argv[1], int(sys.argv[2])
+context = ssl.create_default_context(cafile=root)
+context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+for name in ('localhost', '127.0.0.1'):
+    with context.wrap_socket(socket.create_connection(('127.0.0.1', port)), server_hostname=name) as stream:
+        assert stream.recv(6) == b'hello\\n'
+try:
+    context.wrap_socket(socket.create_connection(('127.0.0.1', port)), server_hostname='127.0.0.2')
+except ssl.SSLCertVerificationError:
+    pass
+else:
+    sys.exit('a wrong address was accepted')
+try:
+    context.wrap_socket(socket.create_connection(('127.0.0.1', port)), server_hostname='unknown.example')
+except ssl.SSLError as error:
+    assert 'ALERT' in str(error).upper(), error
+else:
+    sys.exit('an unknown name was served')
+";
+    let Ok(answer) = Command::new("python3").args(["-c", script]).arg(&root).arg(port.to_string()).output() else {
+        eprintln!("skipped: no python3 on this machine");
+        return;
+    };
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+}
+
+#[test]
+fn stored_material_loads_and_parts_of_two_authorities_do_not_mix() {
+    let (_, one) = authority();
+    let (_, other) = authority();
+    let leaf = issue(&CertificateAuthority::load(&one).unwrap(), &["a.example"]);
+    let resolver = Arc::new(CertificateResolver::new(CertificateMap::new([("a.example".to_owned(), &leaf)], None)));
+    handshake(&Arc::new(client_config(&one.root_cert_pem)), &resolver, "a.example").unwrap();
+    let mixes: [(&str, CaMaterial); 4] = [
+        ("root key", CaMaterial { root_key_pem: other.root_key_pem.clone(), ..one.clone() }),
+        ("intermediate key", CaMaterial { intermediate_key_pem: other.intermediate_key_pem.clone(), ..one.clone() }),
+        (
+            "root",
+            CaMaterial {
+                root_cert_pem: other.root_cert_pem.clone(),
+                root_key_pem: other.root_key_pem.clone(),
+                ..one.clone()
+            },
+        ),
+        (
+            "order",
+            CaMaterial {
+                intermediate_cert_pem: one.root_cert_pem.clone(),
+                root_cert_pem: one.intermediate_cert_pem.clone(),
+                ..one.clone()
+            },
+        ),
+    ];
+    for (what, mix) in mixes {
+        assert!(matches!(CertificateAuthority::load(&mix), Err(PkiError::Mismatch(_))), "{what}");
+    }
+    for (what, broken) in [
+        ("no root", CaMaterial { root_cert_pem: String::new(), ..one.clone() }),
+        (
+            "a key as certificate",
+            CaMaterial { root_cert_pem: one.root_key_pem.expose_str().unwrap().to_owned(), ..one.clone() },
+        ),
+        ("binary key", CaMaterial { root_key_pem: Secret::new([0xff, 0xfe]), ..one.clone() }),
+    ] {
+        let error = CertificateAuthority::load(&broken).unwrap_err();
+        assert!(matches!(error, PkiError::Malformed { .. }), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_leaf_loads_with_its_own_key_only() {
+    let (authority, _) = authority();
+    let (one, other) = (issue(&authority, &["a.example"]), issue(&authority, &["b.example"]));
+    let again = Leaf::load(one.chain_pem.clone(), one.key_pem.clone()).unwrap();
+    assert_eq!(
+        (again.serial, again.sha256, again.not_after, again.names),
+        (one.serial, one.sha256, one.not_after, one.names)
+    );
+    let mixed = Leaf::load(one.chain_pem.clone(), other.key_pem.clone());
+    assert!(matches!(mixed, Err(PkiError::Mismatch(_))));
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for chain in ["", "hello", garbage, &one.chain_pem.repeat(20)] {
+        assert!(matches!(Leaf::load(chain.to_owned(), one.key_pem.clone()), Err(PkiError::Malformed { .. })));
+    }
+    let shown = format!("{other:?}");
+    assert!(!shown.contains("PRIVATE") && shown.contains("b.example"), "{shown}");
+}
+
+#[test]
+fn a_leaf_never_outlives_its_issuer() {
+    let start = Timestamp::now();
+    let (authority, _) = CertificateAuthority::create(start).unwrap();
+    let names = ["a.example".to_owned()];
+    let late = start + SignedDuration::try_from(casemate_pki::INTERMEDIATE_VALIDITY).unwrap();
+    let near = authority.issue(&names, late - SignedDuration::from_hours(24), 90 * DAY).unwrap();
+    assert_eq!(near.not_after.as_second(), late.as_second());
+    assert!(matches!(authority.issue(&names, late, DAY), Err(PkiError::IssuerExpired { .. })));
+    for bad in [vec![], vec!["a b".to_owned()], vec!["a.example".to_owned(); 101]] {
+        assert!(matches!(authority.issue(&bad, start, DAY), Err(PkiError::BadName { .. })));
+    }
+    assert!(authority.issue(&names, start, Duration::MAX).is_err());
+}
