@@ -1,1 +1,236 @@
-//! control
+//! The reconcilers: they read what is wanted from the store, make it so, and write what they saw.
+//!
+//! One loop ([`Control::run`]) is woken by every commit, by every change of an instance, and by a timer. Each round is
+//! idempotent and takes no input but the store: it makes certificates, hands each deployment's wish to the actor that
+//! owns its instances, publishes the route table, and finishes operations and deletions. A restart and normal
+//! operation share this one path.
+//!
+//! This room never answers a request and never touches a traffic path: what it publishes are immutable snapshots.
+
+mod actor;
+mod artifacts;
+mod board;
+mod certificates;
+mod deletion;
+mod fleet;
+mod routes;
+mod wish;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use casemate_blob::BlobStore;
+use casemate_model::{
+    Fault, OperationStatus, Resource,
+    deployment::DEPLOYMENT_TYPE,
+    endpoint::ENDPOINT_TYPE,
+    operation::{Operation, OperationKind},
+    route::RouteTable,
+};
+use casemate_pki::{CertificateAuthority, CertificateResolver};
+use casemate_runtime::Backend;
+use casemate_store::{Filter, Store};
+use serde_json::{Map, json};
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{board::Board, certificates::Certificates};
+
+/// Reconcile at least this often, whatever happens.
+const ROUND: Duration = Duration::from_secs(5);
+/// Wait this long after a failed round before the next.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Names and places that the reconcilers need.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The region, a label of every endpoint's DNS name.
+    pub region: String,
+    /// The platform's DNS domain.
+    pub domain: String,
+    /// `https://host:port` of the front door.
+    pub url: String,
+    /// Whether `<endpoint>.<region>.inference.<domain>` resolves to the front door on this machine; if not, scoring
+    /// addresses are given in the form that needs no DNS.
+    pub endpoint_names_resolve: bool,
+    /// Names and addresses on the platform's own certificate.
+    pub platform_names: Vec<String>,
+}
+
+/// What all reconcilers share.
+struct Shared<B> {
+    store: Store,
+    blob: Arc<BlobStore>,
+    backend: B,
+    config: ControlConfig,
+    board: Board,
+    actors: actor::Registry,
+    /// Rings when a round is due.
+    wake: Notify,
+    /// Counts route tables as they are published.
+    published: watch::Sender<u64>,
+    /// Owns every task of this room.
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+/// The reconcilers of one platform.
+pub struct Control<B: Backend> {
+    shared: Arc<Shared<B>>,
+    certificates: Certificates,
+    routes: watch::Sender<Arc<RouteTable>>,
+}
+
+impl<B: Backend> Control<B> {
+    /// Sets up the reconcilers; nothing happens until [`Control::run`]. Route tables appear on the returned receiver.
+    pub fn new(
+        store: Store,
+        blob: Arc<BlobStore>,
+        backend: B,
+        authority: CertificateAuthority,
+        resolver: Arc<CertificateResolver>,
+        config: ControlConfig,
+    ) -> (Self, watch::Receiver<Arc<RouteTable>>) {
+        let (routes, receiver) = watch::channel(Arc::new(RouteTable::default()));
+        let shared = Arc::new(Shared {
+            store,
+            blob,
+            backend,
+            config,
+            board: Board::default(),
+            actors: actor::Registry::default(),
+            wake: Notify::new(),
+            published: watch::Sender::new(0),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        });
+        let certificates = Certificates::new(authority, resolver);
+        (Self { shared, certificates, routes }, receiver)
+    }
+
+    /// Makes the platform's own certificate and publishes it, so that the front door can open.
+    ///
+    /// # Errors
+    /// When the store can't be read or written, or the certificate can't be issued.
+    pub async fn prepare(&mut self) -> Result<(), Fault> {
+        artifacts::sweep(&self.shared.config.state_dir);
+        self.round().await
+    }
+
+    /// Reconciles until `shutdown`, then stops every instance and returns.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut commits = self.shared.store.subscribe();
+        loop {
+            let pause = match self.round().await {
+                Ok(()) => ROUND,
+                Err(fault) => {
+                    tracing::error!(%fault, "a reconcile round failed and will be tried again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = commits.changed() => if changed.is_err() { break },
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.shared.shutdown.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+
+    /// One round: read everything, act, publish, finish.
+    async fn round(&mut self) -> Result<(), Fault> {
+        let store = &self.shared.store;
+        let endpoints = store.resource_list(&Filter::of_type(ENDPOINT_TYPE)).await?;
+        let deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
+        let pending = store.operations_pending().await?;
+
+        self.certificates.reconcile(&self.shared, &endpoints).await?;
+        actor::reconcile(&self.shared, &deployments);
+
+        let table = routes::build(&self.shared, &endpoints, &deployments).await?;
+        self.routes.send_replace(Arc::new(table));
+        self.shared.published.send_modify(|count| *count += 1);
+
+        self.finish_endpoints(&endpoints, &pending).await?;
+        deletion::reconcile(&self.shared, &pending).await
+    }
+
+    /// Reports endpoints as done whose wish is now in the published route table.
+    async fn finish_endpoints(&self, endpoints: &[Resource], pending: &[Operation]) -> Result<(), Fault> {
+        for endpoint in endpoints.iter().filter(|endpoint| !endpoint.deleting) {
+            let waiting: Vec<&Operation> = pending
+                .iter()
+                .filter(|operation| operation.resource == endpoint.id && operation.kind == OperationKind::Put)
+                .filter(|operation| operation.generation <= endpoint.generation)
+                .collect();
+            if waiting.is_empty() {
+                continue;
+            }
+            self.shared.finish_put(endpoint, self.endpoint_addresses(endpoint.name()), &waiting, OperationStatus::Succeeded).await?;
+        }
+        Ok(())
+    }
+
+    fn endpoint_addresses(&self, name: &str) -> Map<String, serde_json::Value> {
+        let config = &self.shared.config;
+        let base = if config.endpoint_names_resolve {
+            let port = config.url.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 443);
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("https://{}{port}", routes::host_name(config, name))
+        } else {
+            format!("{}/api/v1/endpoint/{name}", config.url)
+        };
+        let mut observed = Map::new();
+        observed.insert("scoringUri".to_owned(), json!(format!("{base}/score")));
+        observed.insert("swaggerUri".to_owned(), json!(format!("{base}/swagger.json")));
+        observed
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    /// Writes what was seen of a resource and ends the operations that waited for it, in one transaction. Operations
+    /// of an earlier generation end as canceled: a later wish took their place.
+    async fn finish_put(
+        &self,
+        resource: &Resource,
+        mut observed: Map<String, serde_json::Value>,
+        waiting: &[&Operation],
+        status: OperationStatus,
+    ) -> Result<(), Fault> {
+        let state = if status == OperationStatus::Succeeded { "Succeeded" } else { "Failed" };
+        observed.insert("provisioningState".to_owned(), json!(state));
+        let mut tx = self.store.begin().await?;
+        // A newer wish may have been written since this round began; then it is not for this round to report.
+        let current = tx.resource_get(&resource.id).await?;
+        if current.is_none_or(|current| current.generation != resource.generation) {
+            return Ok(());
+        }
+        tx.resource_observe(&resource.id, observed).await?;
+        for operation in waiting {
+            let latest = operation.generation == resource.generation;
+            tx.operation_finish(operation.id, if latest { status.clone() } else { OperationStatus::Canceled }, None).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Waits until a route table built after this call is published, and a moment more for the router to take it up.
+    async fn routes_settled(&self) {
+        let mut published = self.published.subscribe();
+        // A round may be under way with older data: the one after it is surely built from now on.
+        let target = *published.borrow_and_update() + 2;
+        while *published.borrow_and_update() < target {
+            self.wake.notify_one();
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                changed = published.changed() => if changed.is_err() { return },
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+

@@ -1,0 +1,80 @@
+//! Deletions, in dependency order: what lies inside goes before what holds it, instances before their rows.
+//!
+//! A row goes in the same transaction that ends its operations, so a name is free the moment its deletion is reported
+//! and never before. An interrupted deletion goes on after a restart, since its operation is still pending.
+
+use std::collections::HashSet;
+
+use casemate_model::{
+    Fault, Operation, OperationStatus, Resource, ResourceId,
+    deployment::DEPLOYMENT_TYPE,
+    operation::OperationKind,
+    workspace::WORKSPACE_TYPE,
+};
+use casemate_runtime::Backend;
+use casemate_store::{Condition, Filter, Tx};
+
+use crate::Shared;
+
+/// Moves every pending deletion on as far as it can go now.
+pub async fn reconcile<B: Backend>(shared: &Shared<B>, pending: &[Operation]) -> Result<(), Fault> {
+    for operation in pending.iter().filter(|operation| operation.kind == OperationKind::Delete) {
+        advance(shared, operation).await?;
+    }
+    Ok(())
+}
+
+async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Result<(), Fault> {
+    let mut tx = shared.store.begin().await?;
+    let mut rows = tx.resource_list(&Filter::default().within(&operation.resource)).await?;
+    rows.extend(tx.resource_get(&operation.resource).await?);
+    // The deepest first; a parent's key is always shorter than those of its children.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.id.key().len()));
+    let mut kept: HashSet<ResourceId> = HashSet::new();
+    let mut removed = Vec::new();
+    for row in &rows {
+        if !row.deleting {
+            tx.resource_mark_deleting(&row.id, &Condition::None).await?;
+        }
+        let holds_something = kept.iter().any(|kept| kept.is_within(&row.id));
+        if holds_something || (row.id.is_type(DEPLOYMENT_TYPE) && shared.actors.is_live(&row.id)) {
+            kept.insert(row.id.clone());
+            continue;
+        }
+        tx.resource_remove(&row.id).await?;
+        end_operations(&mut tx, &row.id).await?;
+        removed.push(row.clone());
+    }
+    if rows.is_empty() {
+        tx.operation_finish(operation.id, OperationStatus::Succeeded, None).await?;
+    }
+    tx.commit().await?;
+    for row in removed {
+        clean(shared, &row).await;
+    }
+    Ok(())
+}
+
+/// Ends what was pending for a row that is now gone.
+async fn end_operations(tx: &mut Tx, gone: &ResourceId) -> Result<(), Fault> {
+    for operation in tx.operations_pending().await?.iter().filter(|operation| operation.resource == *gone) {
+        let status = if operation.kind == OperationKind::Delete { OperationStatus::Succeeded } else { OperationStatus::Canceled };
+        tx.operation_finish(operation.id, status, None).await?;
+    }
+    Ok(())
+}
+
+/// Removes the files that belonged to a row. A failure leaves files behind, not a wrong state, and is logged.
+async fn clean<B: Backend>(shared: &Shared<B>, gone: &Resource) {
+    if gone.id.is_type(DEPLOYMENT_TYPE) {
+        shared.backend.logs().remove(&gone.id);
+    }
+    if gone.id.is_type(WORKSPACE_TYPE) {
+        let containers = crate::artifacts::containers(gone);
+        for container in containers {
+            if let Err(error) = shared.blob.remove_prefix(&container, "").await {
+                tracing::warn!(workspace = %gone.id, container, %error, "the files of a deleted workspace could not be removed");
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One running platform: opens the store, wires the rooms together and owns their tasks.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use casemate_api::{ApiConfig, ApiState, DeploymentLogs};
+use casemate_blob::BlobStore;
+use casemate_cli::UpArgs;
+use casemate_control::{Control, ControlConfig};
+use casemate_identity::TokenAuthority;
+use casemate_model::{Clock, ResourceId, Secret};
+use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
+use casemate_proxy::{Gateway, GatewayConfig};
+use casemate_runtime::{LocalBackend, LogStore};
+use casemate_sandbox::{Launcher, LauncherConfig};
+use casemate_store::Store;
+use serde_json::json;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::state::StateDir;
+
+/// The owner of the platform's own secrets.
+const SETTINGS: &str = "/providers/Casemate.Platform/settings/platform";
+/// Where Debian, Alpine, Fedora and SUSE keep the system's root certificates.
+const SYSTEM_ROOTS: [&str; 4] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+
+/// A platform that serves.
+pub struct Platform {
+    /// `https://host:port` of the front door.
+    pub url: String,
+    /// The backend, for the demo's training step.
+    pub backend: LocalBackend,
+    gateway: JoinHandle<std::io::Result<()>>,
+    control: JoinHandle<()>,
+    stop_gateway: CancellationToken,
+    stop_control: CancellationToken,
+    _state: StateDir,
+}
+
+impl Platform {
+    /// Starts a platform; it serves when this returns.
+    ///
+    /// # Errors
+    /// Everything that keeps it from serving, each with its cause and fix: the state directory is held by another
+    /// platform, the port is taken, the kernel lacks what a sandbox needs, the store can't be opened.
+    pub async fn start(args: &UpArgs, state: StateDir) -> Result<Self> {
+        let clock = Clock::system();
+        let launcher = Arc::new(launcher(state.path())?);
+        let listener = listen(args.listen).await?;
+        let address = listener.local_addr()?;
+        let url = format!("https://{}", reachable(address));
+
+        let store = Store::open(state.path(), clock.clone()).await?;
+        let bootstrap = casemate_api::bootstrap(&store).await?;
+        let settings = ResourceId::parse(SETTINGS)?;
+        let authority = certificate_authority(&store, &settings, &clock).await?;
+        let signing_key = platform_secret(&store, &settings, "token-signing-key").await?;
+        let sas_key = platform_secret(&store, &settings, "sas-key").await?;
+        let tokens = Arc::new(TokenAuthority::new(&signing_key, bootstrap.tenant, url.clone(), clock.clone())?);
+        let blob = Arc::new(BlobStore::open(&state.path().join("blobs"), sas_key, clock.clone())?);
+        let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), args.environment_python.into())?;
+
+        write_ca_files(&state, authority.root_pem())?;
+        write_credentials(&state, &url, &bootstrap)?;
+
+        let resolver = Arc::new(CertificateResolver::default());
+        let config = ControlConfig {
+            state_dir: state.path().to_owned(),
+            region: args.region.clone(),
+            domain: args.domain.clone(),
+            url: url.clone(),
+            endpoint_names_resolve: endpoint_names_resolve(args, address).await,
+            platform_names: platform_names(address, &args.domain),
+        };
+        let (mut control, routes) =
+            Control::new(store.clone(), Arc::clone(&blob), backend.clone(), authority, Arc::clone(&resolver), config);
+        control.prepare().await?;
+
+        let api = casemate_api::router(ApiState {
+            store,
+            tokens: Arc::clone(&tokens),
+            blob,
+            logs: Arc::new(Logs(backend.logs().clone())),
+            config: ApiConfig {
+                url: url.clone(),
+                region: args.region.clone(),
+                domain: args.domain.clone(),
+                tenant: bootstrap.tenant,
+                subscription: bootstrap.subscription,
+                cloud_name: "Casemate".to_owned(),
+            },
+            clock,
+        });
+        let gateway_config = GatewayConfig::new(args.region.clone(), args.domain.clone());
+        let gateway = Gateway::new(gateway_config, routes, tokens, api);
+        let (stop_gateway, stop_control) = (CancellationToken::new(), CancellationToken::new());
+        let tls = casemate_pki::server_config(resolver);
+        let serving = stop_gateway.clone();
+        let gateway = tokio::task::spawn(async move { gateway.serve(listener, tls, serving).await });
+        let control = tokio::task::spawn(control.run(stop_control.clone()));
+        let run = json!({"pid": std::process::id(), "url": url});
+        state.write_private("run.json", run.to_string().as_bytes())?;
+        Ok(Self { url, backend, gateway, control, stop_gateway, stop_control, _state: state })
+    }
+
+    /// Waits for an end that nobody asked for: a part of the platform failed.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            ended = &mut self.gateway => anyhow::anyhow!("the front door ended by itself: {ended:?}"),
+            ended = &mut self.control => anyhow::anyhow!("the reconcilers ended by themselves: {ended:?}"),
+        }
+    }
+
+    /// Drains: requests in flight finish (bounded), then the instances stop.
+    pub async fn stop(self) {
+        self.stop_gateway.cancel();
+        if let Ok(Err(error)) = self.gateway.await {
+            tracing::warn!(%error, "the front door ended with an error");
+        }
+        self.stop_control.cancel();
+        if let Err(error) = self.control.await {
+            tracing::error!(%error, "the reconcilers ended with an error");
+        }
+    }
+}
+
+/// Lets the management API read the runtime's logs without knowing the runtime.
+struct Logs(LogStore);
+
+impl DeploymentLogs for Logs {
+    fn read(&self, deployment: &ResourceId, container: &str, tail: usize) -> std::io::Result<String> {
+        self.0.read(deployment, container.parse().unwrap_or_default(), tail)
+    }
+}
+
+fn launcher(state_dir: &Path) -> Result<Launcher> {
+    let group = casemate_model::route::key_digest(state_dir.as_os_str().as_encoded_bytes());
+    let group: String = group.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let launcher = Launcher::new(LauncherConfig {
+        helper: "/proc/self/exe".into(),
+        helper_args: vec![casemate_sandbox::HELPER_ARG.to_owned()],
+        cgroup_group: group,
+        scratch: state_dir.join("instances"),
+    })?;
+    launcher.sweep();
+    Ok(launcher)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("the address {address} can't be listened on; if another program has the port, choose another with --listen ADDRESS:PORT")
+    })
+}
+
+/// The address that a client on this machine can call.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+    SocketAddr::new(ip, address.port())
+}
+
+fn platform_names(address: SocketAddr, domain: &str) -> Vec<String> {
+    let mut names = vec![reachable(address).ip().to_string(), "localhost".to_owned(), domain.to_owned(), format!("management.{domain}")];
+    names.dedup();
+    names
+}
+
+/// Whether a made-up endpoint's DNS name leads to the front door on this machine.
+async fn endpoint_names_resolve(args: &UpArgs, address: SocketAddr) -> bool {
+    let name = format!("casemate-probe.{}.inference.{}:{}", args.region, args.domain, address.port());
+    let lookup = tokio::time::timeout(std::time::Duration::from_secs(2), tokio::net::lookup_host(name));
+    matches!(lookup.await, Ok(Ok(mut found)) if found.any(|found| found == reachable(address)))
+}
+
+async fn platform_secret(store: &Store, settings: &ResourceId, name: &str) -> Result<Secret> {
+    store.secret_get(settings, name).await?.with_context(|| format!("the store holds no '{name}'; the state directory is incomplete"))
+}
+
+/// The stored certificate authority, or a new one at the first start.
+async fn certificate_authority(store: &Store, settings: &ResourceId, clock: &Clock) -> Result<CertificateAuthority> {
+    if store.secret_get(settings, "ca-root-cert").await?.is_none() {
+        let (authority, material) = CertificateAuthority::create(clock.now())?;
+        let mut tx = store.begin().await?;
+        tx.secret_put(settings, "ca-root-cert", &Secret::from(material.root_cert_pem)).await?;
+        tx.secret_put(settings, "ca-root-key", &material.root_key_pem).await?;
+        tx.secret_put(settings, "ca-intermediate-cert", &Secret::from(material.intermediate_cert_pem)).await?;
+        tx.secret_put(settings, "ca-intermediate-key", &material.intermediate_key_pem).await?;
+        tx.commit().await?;
+        return Ok(authority);
+    }
+    let material = CaMaterial {
+        root_cert_pem: platform_secret(store, settings, "ca-root-cert").await?.expose_str()?.to_owned(),
+        root_key_pem: platform_secret(store, settings, "ca-root-key").await?,
+        intermediate_cert_pem: platform_secret(store, settings, "ca-intermediate-cert").await?.expose_str()?.to_owned(),
+        intermediate_key_pem: platform_secret(store, settings, "ca-intermediate-key").await?,
+    };
+    Ok(CertificateAuthority::load(&material)?)
+}
+
+fn write_ca_files(state: &StateDir, root_pem: &str) -> Result<()> {
+    state.write_private("ca.pem", root_pem.as_bytes())?;
+    let mut bundle = SYSTEM_ROOTS.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
+    bundle.extend_from_slice(b"\n");
+    bundle.extend_from_slice(root_pem.as_bytes());
+    state.write_private("ca-bundle.pem", &bundle)?;
+    Ok(())
+}
+
+/// Writes the owner's credentials; a later start keeps the secret of the first and renews the rest.
+fn write_credentials(state: &StateDir, url: &str, bootstrap: &casemate_api::Bootstrap) -> Result<()> {
+    let earlier = state.read_json("credentials.json");
+    let secret = match &bootstrap.client_secret {
+        Some(secret) => secret.expose_str()?.to_owned(),
+        None => earlier
+            .as_ref()
+            .and_then(|earlier| earlier["clientSecret"].as_str())
+            .context("credentials.json is missing or unreadable, and its secret is kept nowhere else; restore the file")?
+            .to_owned(),
+    };
+    let credentials = json!({
+        "url": url,
+        "tenantId": bootstrap.tenant,
+        "subscriptionId": bootstrap.subscription,
+        "clientId": bootstrap.client_id,
+        "clientSecret": secret,
+        "caFile": state.path().join("ca-bundle.pem"),
+    });
+    state.write_private("credentials.json", format!("{credentials:#}\n").as_bytes())?;
+    Ok(())
+}
