@@ -1,0 +1,67 @@
+//! What every handler can reach.
+
+use std::{io, sync::Arc};
+
+use casemate_blob::BlobStore;
+use casemate_identity::TokenAuthority;
+use casemate_model::{Clock, ResourceId};
+use casemate_store::Store;
+use uuid::Uuid;
+
+/// The stored logs of deployments, written by the runtime.
+pub trait DeploymentLogs: Send + Sync {
+    /// The last `tail` lines of one container of a deployment; empty when there are none yet.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    fn read(&self, deployment: &ResourceId, container: &str, tail: usize) -> io::Result<String>;
+}
+
+/// The platform's own facts.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Where the platform is reached, without a trailing slash: `https://127.0.0.1:8443`. It is the audience of
+    /// management tokens and the base of links when a request names no host.
+    pub url: String,
+    /// The one region, such as `local`.
+    pub region: String,
+    /// The DNS domain under which names are made, such as `casemate.internal`.
+    pub domain: String,
+    /// The one tenant.
+    pub tenant: Uuid,
+    /// The one subscription.
+    pub subscription: Uuid,
+    /// The name of this cloud for clients.
+    pub cloud_name: String,
+}
+
+impl ApiConfig {
+    /// The id of the one subscription.
+    #[must_use]
+    pub fn subscription_id(&self) -> ResourceId {
+        ResourceId::parse(&format!("/subscriptions/{}", self.subscription)).expect("a GUID makes a valid id")
+    }
+
+    /// What follows `ACCOUNT.blob.` in a blob host's name.
+    #[must_use]
+    pub fn storage_suffix(&self) -> String {
+        format!("core.{}", self.domain)
+    }
+}
+
+/// What every handler can reach; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Desired and observed state.
+    pub store: Store,
+    /// Issues and checks tokens.
+    pub tokens: Arc<TokenAuthority>,
+    /// Artifacts.
+    pub blob: Arc<BlobStore>,
+    /// Logs of deployments.
+    pub logs: Arc<dyn DeploymentLogs>,
+    /// The platform's own facts.
+    pub config: ApiConfig,
+    /// The time.
+    pub clock: Clock,
+}
