@@ -28,8 +28,12 @@ use crate::state::StateDir;
 /// The owner of the platform's own secrets.
 const SETTINGS: &str = "/providers/Casemate.Platform/settings/platform";
 /// Where Debian, Alpine, Fedora and SUSE keep the system's root certificates.
-const SYSTEM_ROOTS: [&str; 4] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
 
 /// A platform that serves.
 pub struct Platform {
@@ -166,7 +170,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn platform_names(address: SocketAddr, domain: &str) -> Vec<String> {
-    let mut names = vec![reachable(address).ip().to_string(), "localhost".to_owned(), domain.to_owned(), format!("management.{domain}")];
+    let mut names = vec![
+        reachable(address).ip().to_string(),
+        "localhost".to_owned(),
+        domain.to_owned(),
+        format!("management.{domain}"),
+    ];
     names.dedup();
     names
 }
@@ -179,7 +188,10 @@ async fn endpoint_names_resolve(args: &UpArgs, address: SocketAddr) -> bool {
 }
 
 async fn platform_secret(store: &Store, settings: &ResourceId, name: &str) -> Result<Secret> {
-    store.secret_get(settings, name).await?.with_context(|| format!("the store holds no '{name}'; the state directory is incomplete"))
+    store
+        .secret_get(settings, name)
+        .await?
+        .with_context(|| format!("the store holds no '{name}'; the state directory is incomplete"))
 }
 
 /// The stored certificate authority, or a new one at the first start.
@@ -220,7 +232,9 @@ fn write_credentials(state: &StateDir, url: &str, bootstrap: &casemate_api::Boot
         None => earlier
             .as_ref()
             .and_then(|earlier| earlier["clientSecret"].as_str())
-            .context("credentials.json is missing or unreadable, and its secret is kept nowhere else; restore the file")?
+            .context(
+                "credentials.json is missing or unreadable, and its secret is kept nowhere else; restore the file",
+            )?
             .to_owned(),
     };
     let credentials = json!({

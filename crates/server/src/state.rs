@@ -28,14 +28,24 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .with_context(|| format!("the state directory {} can't be made", path.display()))?;
-        let path = path.canonicalize().with_context(|| format!("the state directory {} can't be opened", path.display()))?;
+        let path =
+            path.canonicalize().with_context(|| format!("the state directory {} can't be opened", path.display()))?;
         let owner = fs::metadata(&path)?.uid();
         // In a user namespace of its own the platform sees its user as 0, and files of others as the overflow uid.
         if owner != nix::unistd::geteuid().as_raw() {
-            bail!("the state directory {} belongs to another user (uid {owner}); choose another with --state", path.display());
+            bail!(
+                "the state directory {} belongs to another user (uid {owner}); choose another with --state",
+                path.display()
+            );
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))?;
         let mut holder = String::new();
         file.read_to_string(&mut holder)?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {

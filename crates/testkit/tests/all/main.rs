@@ -1,0 +1,9 @@
+//! The whole system, from outside: the real binary, real sandboxes, real TLS, the real clients.
+
+mod bad_input;
+mod demo;
+mod kill;
+mod rollout;
+mod sdk;
+mod start_stop;
+mod unprivileged;
