@@ -44,6 +44,8 @@ pub struct EndpointRoute {
     pub name: String,
     /// Its resource id, the subject that its own tokens are issued for.
     pub id: String,
+    /// Whether callers may come from anywhere; if not, only through a private endpoint.
+    pub public_access: bool,
     /// How callers authenticate.
     pub auth: AuthMode,
     /// Digests of the primary and the secondary key; empty unless `auth` is `Key`.
