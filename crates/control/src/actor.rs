@@ -182,12 +182,19 @@ impl<B: Backend> Work<B> {
         self.handled = deployment.generation;
     }
 
-    async fn write_outcome(&self, deployment: &Resource, observed: Map<String, Value>, status: OperationStatus) -> Result<(), Fault> {
+    async fn write_outcome(
+        &self,
+        deployment: &Resource,
+        observed: Map<String, Value>,
+        status: OperationStatus,
+    ) -> Result<(), Fault> {
         let pending = self.shared.store.operations_pending().await?;
         let mine = |kind| kind == OperationKind::Put;
         let waiting: Vec<_> = pending
             .iter()
-            .filter(|operation| operation.resource == self.id && mine(operation.kind) && operation.generation <= deployment.generation)
+            .filter(|operation| {
+                operation.resource == self.id && mine(operation.kind) && operation.generation <= deployment.generation
+            })
             .collect();
         self.shared.finish_put(deployment, observed, &waiting, status).await
     }

@@ -22,7 +22,9 @@ impl Entry {
     /// The instances that are ready at this moment.
     pub fn ready(&self) -> Vec<Arc<Upstream>> {
         let states = self.instances.iter().map(|status| status.borrow().clone());
-        states.filter_map(|status| if let InstanceStatus::Ready(upstream) = status { Some(upstream) } else { None }).collect()
+        states
+            .filter_map(|status| if let InstanceStatus::Ready(upstream) = status { Some(upstream) } else { None })
+            .collect()
     }
 }
 

@@ -55,7 +55,12 @@ impl Certificates {
     }
 
     /// Sees that one owner has a good leaf for its names; true when the leaf is new to this process.
-    async fn ensure<B: Backend>(&mut self, shared: &Shared<B>, owner: ResourceId, names: Vec<String>) -> Result<bool, Fault> {
+    async fn ensure<B: Backend>(
+        &mut self,
+        shared: &Shared<B>,
+        owner: ResourceId,
+        names: Vec<String>,
+    ) -> Result<bool, Fault> {
         let now = shared.store.clock().now();
         if self.served.get(&owner).is_some_and(|served| served.names == names && !due(&served.leaf, now)) {
             return Ok(false);
@@ -68,8 +73,16 @@ impl Certificates {
         Ok(true)
     }
 
-    async fn issue<B: Backend>(&self, shared: &Shared<B>, owner: &ResourceId, names: &[String], now: Timestamp) -> Result<Leaf, Fault> {
-        let leaf = self.authority.issue(names, now, VALIDITY).map_err(|error| Fault::internal(format!("The certificate for {} can't be issued: {error}", names.join(", "))))?;
+    async fn issue<B: Backend>(
+        &self,
+        shared: &Shared<B>,
+        owner: &ResourceId,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<Leaf, Fault> {
+        let leaf = self.authority.issue(names, now, VALIDITY).map_err(|error| {
+            Fault::internal(format!("The certificate for {} can't be issued: {error}", names.join(", ")))
+        })?;
         let mut tx = shared.store.begin().await?;
         tx.secret_put(owner, "tls-chain", &Secret::from(leaf.chain_pem.clone())).await?;
         tx.secret_put(owner, "tls-key", &leaf.key_pem).await?;
@@ -81,7 +94,8 @@ impl Certificates {
 
     /// Callers that send no server name came by the platform's address and get the platform's own certificate.
     fn publish(&self) {
-        let named = self.served.values().flat_map(|served| served.names.iter().map(|name| (name.clone(), &served.leaf)));
+        let named =
+            self.served.values().flat_map(|served| served.names.iter().map(|name| (name.clone(), &served.leaf)));
         let platform = self.served.iter().find(|(owner, _)| owner.as_str() == PLATFORM).map(|(_, served)| &served.leaf);
         self.resolver.publish(CertificateMap::new(named, platform));
     }

@@ -6,15 +6,15 @@
 use std::collections::HashSet;
 
 use casemate_model::{
-    Fault, Operation, OperationStatus, Resource, ResourceId,
-    deployment::DEPLOYMENT_TYPE,
-    operation::OperationKind,
-    workspace::WORKSPACE_TYPE,
+    Fault, Operation, OperationStatus, Resource, ResourceId, deployment::DEPLOYMENT_TYPE, operation::OperationKind,
 };
 use casemate_runtime::Backend;
 use casemate_store::{Condition, Filter, Tx};
 
 use crate::Shared;
+
+/// A datastore; it owns the container of its files.
+const DATASTORE_TYPE: &str = "Microsoft.MachineLearningServices/workspaces/datastores";
 
 /// Moves every pending deletion on as far as it can go now.
 pub async fn reconcile<B: Backend>(shared: &Shared<B>, pending: &[Operation]) -> Result<(), Fault> {
@@ -32,8 +32,10 @@ async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Resul
     rows.sort_by_key(|row| std::cmp::Reverse(row.id.key().len()));
     let mut kept: HashSet<ResourceId> = HashSet::new();
     let mut removed = Vec::new();
+    let mut changed = rows.is_empty();
     for row in &rows {
         if !row.deleting {
+            changed = true;
             tx.resource_mark_deleting(&row.id, &Condition::None).await?;
         }
         let holds_something = kept.iter().any(|kept| kept.is_within(&row.id));
@@ -48,6 +50,10 @@ async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Resul
     if rows.is_empty() {
         tx.operation_finish(operation.id, OperationStatus::Succeeded, None).await?;
     }
+    // Nothing to commit while instances drain: a commit would only wake the next round at once.
+    if !changed && removed.is_empty() {
+        return Ok(());
+    }
     tx.commit().await?;
     for row in removed {
         clean(shared, &row).await;
@@ -58,7 +64,11 @@ async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Resul
 /// Ends what was pending for a row that is now gone.
 async fn end_operations(tx: &mut Tx, gone: &ResourceId) -> Result<(), Fault> {
     for operation in tx.operations_pending().await?.iter().filter(|operation| operation.resource == *gone) {
-        let status = if operation.kind == OperationKind::Delete { OperationStatus::Succeeded } else { OperationStatus::Canceled };
+        let status = if operation.kind == OperationKind::Delete {
+            OperationStatus::Succeeded
+        } else {
+            OperationStatus::Canceled
+        };
         tx.operation_finish(operation.id, status, None).await?;
     }
     Ok(())
@@ -69,12 +79,10 @@ async fn clean<B: Backend>(shared: &Shared<B>, gone: &Resource) {
     if gone.id.is_type(DEPLOYMENT_TYPE) {
         shared.backend.logs().remove(&gone.id);
     }
-    if gone.id.is_type(WORKSPACE_TYPE) {
-        let containers = crate::artifacts::containers(gone);
-        for container in containers {
-            if let Err(error) = shared.blob.remove_prefix(&container, "").await {
-                tracing::warn!(workspace = %gone.id, container, %error, "the files of a deleted workspace could not be removed");
-            }
-        }
+    if gone.id.is_type(DATASTORE_TYPE)
+        && let Some(container) = gone.properties()["containerName"].as_str()
+        && let Err(error) = shared.blob.container_remove(container).await
+    {
+        tracing::warn!(datastore = %gone.id, %error, "the files of a deleted datastore could not be removed");
     }
 }

@@ -26,7 +26,11 @@ pub struct Fleet {
 ///
 /// # Errors
 /// The fault of the environment build, of an artifact, or of the first instance that can't become ready.
-pub async fn bring_to<B: Backend>(shared: &Arc<Shared<B>>, fleet: &mut Option<Fleet>, wish: &Wish) -> Result<(), Fault> {
+pub async fn bring_to<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    fleet: &mut Option<Fleet>,
+    wish: &Wish,
+) -> Result<(), Fault> {
     let kept = fleet.as_ref().filter(|fleet| fleet.revision == wish.revision).map_or(0, |fleet| fleet.instances.len());
     let mut fresh = Vec::new();
     if wish.count > kept {
@@ -60,7 +64,12 @@ fn show<B: Backend>(shared: &Shared<B>, wish: &Wish, fleet: &Fleet) {
     shared.wake.notify_one();
 }
 
-async fn start<B: Backend>(shared: &Arc<Shared<B>>, wish: &Wish, artifacts: &Artifacts, count: usize) -> Result<Vec<Instance>, Fault> {
+async fn start<B: Backend>(
+    shared: &Arc<Shared<B>>,
+    wish: &Wish,
+    artifacts: &Artifacts,
+    count: usize,
+) -> Result<Vec<Instance>, Fault> {
     let mut instances = Vec::with_capacity(count);
     for _ in 0..count {
         let request = InstanceRequest {

@@ -114,7 +114,7 @@ impl<B: Backend> Control<B> {
     /// # Errors
     /// When the store can't be read or written, or the certificate can't be issued.
     pub async fn prepare(&mut self) -> Result<(), Fault> {
-        artifacts::sweep(&self.shared.config.state_dir);
+        artifacts::sweep(&self.shared).await?;
         self.round().await
     }
 
@@ -170,7 +170,9 @@ impl<B: Backend> Control<B> {
             if waiting.is_empty() {
                 continue;
             }
-            self.shared.finish_put(endpoint, self.endpoint_addresses(endpoint.name()), &waiting, OperationStatus::Succeeded).await?;
+            self.shared
+                .finish_put(endpoint, self.endpoint_addresses(endpoint.name()), &waiting, OperationStatus::Succeeded)
+                .await?;
         }
         Ok(())
     }
@@ -178,7 +180,8 @@ impl<B: Backend> Control<B> {
     fn endpoint_addresses(&self, name: &str) -> Map<String, serde_json::Value> {
         let config = &self.shared.config;
         let base = if config.endpoint_names_resolve {
-            let port = config.url.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 443);
+            let port =
+                config.url.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 443);
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
             format!("https://{}{port}", routes::host_name(config, name))
         } else {
@@ -212,7 +215,8 @@ impl<B: Backend> Shared<B> {
         tx.resource_observe(&resource.id, observed).await?;
         for operation in waiting {
             let latest = operation.generation == resource.generation;
-            tx.operation_finish(operation.id, if latest { status.clone() } else { OperationStatus::Canceled }, None).await?;
+            tx.operation_finish(operation.id, if latest { status.clone() } else { OperationStatus::Canceled }, None)
+                .await?;
         }
         tx.commit().await?;
         Ok(())
@@ -233,4 +237,3 @@ impl<B: Backend> Shared<B> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
-

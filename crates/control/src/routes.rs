@@ -7,7 +7,7 @@ use std::{
 
 use casemate_identity::role::{self, Assignment};
 use casemate_model::{
-    Fault, Resource,
+    Fault, FaultKind, Resource,
     endpoint::{AuthMode, EndpointSpec},
     route::{DeploymentRoute, EndpointRoute, KeyDigest, RouteTable, key_digest},
 };
@@ -27,32 +27,44 @@ pub fn host_name(config: &ControlConfig, endpoint: &str) -> String {
 
 /// The whole table. An endpoint whose stored wish can't be read is left out and said so in the log: one bad row must
 /// not stop the traffic of the others.
-pub async fn build<B: Backend>(shared: &Shared<B>, endpoints: &[Resource], deployments: &[Resource]) -> Result<RouteTable, Fault> {
+pub async fn build<B: Backend>(
+    shared: &Shared<B>,
+    endpoints: &[Resource],
+    deployments: &[Resource],
+) -> Result<RouteTable, Fault> {
     let assignments = shared.store.resource_list(&Filter::of_type("Microsoft.Authorization/roleAssignments")).await?;
     let assignments: Vec<Assignment> = assignments.iter().filter_map(Assignment::from_resource).collect();
     let mut table = RouteTable::default();
     for endpoint in endpoints.iter().filter(|endpoint| !endpoint.deleting) {
-        let spec = match EndpointSpec::from_properties(endpoint.properties()) {
-            Ok(spec) => spec,
-            Err(fault) => {
+        match route(shared, endpoint, &assignments, deployments).await {
+            Ok(route) => _ = table.endpoints.insert(endpoint.name().to_lowercase(), Arc::new(route)),
+            Err(fault) if fault.kind == FaultKind::Invalid => {
                 tracing::error!(endpoint = %endpoint.id, %fault, "endpoint left out of the route table");
-                continue;
             }
-        };
-        let keys = if spec.auth_mode == AuthMode::Key { key_digests(shared, endpoint).await? } else { Vec::new() };
-        let route = EndpointRoute {
-            name: endpoint.name().to_owned(),
-            id: endpoint.id.as_str().to_owned(),
-            auth: spec.auth_mode,
-            keys,
-            scorers: scorers(&assignments, endpoint),
-            traffic: spec.split()?,
-            mirror: spec.mirror()?,
-            deployments: deployment_routes(shared, endpoint, deployments),
-        };
-        table.endpoints.insert(endpoint.name().to_lowercase(), Arc::new(route));
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(table)
+}
+
+async fn route<B: Backend>(
+    shared: &Shared<B>,
+    endpoint: &Resource,
+    assignments: &[Assignment],
+    deployments: &[Resource],
+) -> Result<EndpointRoute, Fault> {
+    let spec = EndpointSpec::from_properties(endpoint.properties())?;
+    let keys = if spec.auth_mode == AuthMode::Key { key_digests(shared, endpoint).await? } else { Vec::new() };
+    Ok(EndpointRoute {
+        name: endpoint.name().to_owned(),
+        id: endpoint.id.as_str().to_owned(),
+        auth: spec.auth_mode,
+        keys,
+        scorers: scorers(assignments, endpoint),
+        traffic: spec.split()?,
+        mirror: spec.mirror()?,
+        deployments: deployment_routes(shared, endpoint, deployments),
+    })
 }
 
 async fn key_digests<B: Backend>(shared: &Shared<B>, endpoint: &Resource) -> Result<Vec<KeyDigest>, Fault> {
@@ -67,7 +79,8 @@ async fn key_digests<B: Backend>(shared: &Shared<B>, endpoint: &Resource) -> Res
 
 fn scorers(assignments: &[Assignment], endpoint: &Resource) -> HashSet<String> {
     let principals: HashSet<Uuid> = assignments.iter().map(|assignment| assignment.principal_id).collect();
-    let allowed = principals.into_iter().filter(|principal| role::allowed(assignments, *principal, SCORE_ACTION, &endpoint.id));
+    let allowed =
+        principals.into_iter().filter(|principal| role::allowed(assignments, *principal, SCORE_ACTION, &endpoint.id));
     allowed.map(|principal| principal.to_string()).collect()
 }
 
@@ -76,14 +89,16 @@ fn deployment_routes<B: Backend>(
     endpoint: &Resource,
     deployments: &[Resource],
 ) -> HashMap<String, Arc<DeploymentRoute>> {
-    let children = deployments.iter().filter(|deployment| !deployment.deleting && deployment.id.parent().as_ref() == Some(&endpoint.id));
+    let children = deployments
+        .iter()
+        .filter(|deployment| !deployment.deleting && deployment.id.parent().as_ref() == Some(&endpoint.id));
     let mut routes = HashMap::new();
     for deployment in children {
         if let Some(entry) = shared.board.get(&deployment.id) {
-            let route = DeploymentRoute { name: deployment.name().to_owned(), limits: entry.limits, instances: entry.ready() };
+            let route =
+                DeploymentRoute { name: deployment.name().to_owned(), limits: entry.limits, instances: entry.ready() };
             routes.insert(deployment.name().to_lowercase(), Arc::new(route));
         }
     }
     routes
 }
-

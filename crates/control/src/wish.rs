@@ -69,7 +69,8 @@ mod tests {
     use super::*;
 
     fn wish(change: impl FnOnce(&mut Value)) -> Wish {
-        let mut body = json!({"sku": {"name": "Default", "capacity": 1}, "properties": {"endpointComputeType": "Managed"}});
+        let mut body =
+            json!({"sku": {"name": "Default", "capacity": 1}, "properties": {"endpointComputeType": "Managed"}});
         change(&mut body);
         let id = ResourceId::parse("/subscriptions/s/resourceGroups/g/providers/P/t/n").unwrap();
         Wish::from_body(&id, body).unwrap()
