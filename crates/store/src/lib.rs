@@ -17,7 +17,7 @@ mod tx;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use casemate_model::{Clock, Operation, Resource, ResourceId, Secret};
 use sqlx::{SqlitePool, pool::PoolConnection, sqlite::Sqlite};
@@ -27,6 +27,9 @@ use uuid::Uuid;
 pub use error::StoreError;
 pub use filter::Filter;
 pub use tx::{Author, Condition, Put, Tx};
+
+/// The longest wait for a connection, and so for the transactions before one's own.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// A handle on the open database; clones share it.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ struct Inner {
     key: key::SealingKey,
     commits: watch::Sender<u64>,
     clock: Clock,
+    /// The longest wait for a connection, and so for the transactions before this one.
+    wait: Duration,
 }
 
 impl Store {
@@ -49,7 +54,7 @@ impl Store {
     /// existing database could not be opened; [`StoreError::Newer`] for a database of a later release;
     /// [`StoreError::Corrupt`], [`StoreError::Full`], [`StoreError::Busy`] and [`StoreError::Files`].
     pub async fn open(dir: &Path, clock: Clock) -> Result<Self, StoreError> {
-        open::open(dir, clock).await
+        open::open(dir, clock, WAIT).await
     }
 
     /// Starts a transaction; at most one is open at a time. A caller that holds one must not begin another.

@@ -24,20 +24,18 @@ use crate::{
     query,
 };
 
-/// The longest wait for a connection, and so for the transactions before this one.
-pub const WAIT: Duration = Duration::from_secs(10);
 /// The longest wait inside SQLite for a lock that another process holds.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
-pub async fn open(dir: &Path, clock: Clock) -> Result<Store, StoreError> {
+pub async fn open(dir: &Path, clock: Clock, wait: Duration) -> Result<Store, StoreError> {
     let dir = dir.to_owned();
     let prepared = task::spawn_blocking(move || prepare(&dir)).await;
     let Prepared { database, key, key_file } =
         prepared.map_err(|error| StoreError::Database(sqlx::Error::Io(io::Error::other(error))))??;
-    let writer = writer_pool(&database);
+    let writer = writer_pool(&database, wait);
     let mut connection = writer.acquire().await?;
     migrate(&mut connection, &database).await?;
     check_key(&mut connection, &key, &key_file).await?;
@@ -46,11 +44,11 @@ pub async fn open(dir: &Path, clock: Clock) -> Result<Store, StoreError> {
     drop(key_file);
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
-        .acquire_timeout(WAIT)
+        .acquire_timeout(wait)
         .test_before_acquire(false)
         .connect_lazy_with(options(&database).read_only(true));
     let commits = watch::Sender::new(0);
-    Ok(Store(Arc::new(Inner { writer, readers, key, commits, clock })))
+    Ok(Store(Arc::new(Inner { writer, readers, key, commits, clock, wait })))
 }
 
 struct Prepared {
@@ -83,14 +81,14 @@ fn options(database: &Path) -> SqliteConnectOptions {
         .optimize_on_close(false, None)
 }
 
-fn writer_pool(database: &Path) -> SqlitePool {
+fn writer_pool(database: &Path, wait: Duration) -> SqlitePool {
     let options = options(database)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full);
     SqlitePoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(WAIT)
+        .acquire_timeout(wait)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

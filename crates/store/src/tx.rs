@@ -9,7 +9,7 @@ use sqlx::{Sqlite, Transaction};
 use tokio::{sync::watch, time};
 use uuid::Uuid;
 
-use crate::{Store, error::StoreError, filter::Filter, open::WAIT, query};
+use crate::{Store, error::StoreError, filter::Filter, query};
 
 /// What must hold of the row before it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Put {
 /// [`StoreError::Database`] when the database does; after such a failure the transaction is good for nothing but to
 /// be dropped. A [`StoreError::Condition`] leaves it usable and everything unchanged.
 pub struct Tx {
-    transaction: Transaction<'static, Sqlite>,
+    pub(crate) transaction: Transaction<'static, Sqlite>,
     store: Store,
     wrote: bool,
 }
@@ -56,7 +56,7 @@ impl Tx {
     pub(crate) async fn begin(store: Store) -> Result<Self, StoreError> {
         // Immediate: a transaction that only learns at its first write that another process writes would have to be
         // done again from the start.
-        let begun = time::timeout(WAIT, store.0.writer.begin_with("BEGIN IMMEDIATE")).await;
+        let begun = time::timeout(store.0.wait, store.0.writer.begin_with("BEGIN IMMEDIATE")).await;
         let transaction = begun.map_err(|_| StoreError::Busy)??;
         Ok(Self { transaction, store, wrote: false })
     }
