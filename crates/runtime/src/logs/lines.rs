@@ -10,7 +10,7 @@ const CUT_MARK: &str = " […line cut]";
 /// Splits a stream of bytes at line breaks (`\n`, `\r\n`, and a lone `\r` as progress bars write it) and makes each
 /// line printable. Holds at most one line.
 #[derive(Default)]
-pub(super) struct Cleaner {
+pub(crate) struct Cleaner {
     partial: Vec<u8>,
     /// The line is over the limit: what follows up to its end is thrown away.
     cutting: bool,
@@ -20,7 +20,7 @@ pub(super) struct Cleaner {
 
 impl Cleaner {
     /// Takes bytes in and hands each finished line to `sink`.
-    pub(super) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&str)) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&str)) {
         if self.after_return && !bytes.is_empty() {
             self.after_return = false;
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
@@ -39,14 +39,14 @@ impl Cleaner {
     }
 
     /// Hands on what is left without a line break, if anything.
-    pub(super) fn finish(&mut self, sink: &mut dyn FnMut(&str)) {
+    pub(crate) fn finish(&mut self, sink: &mut dyn FnMut(&str)) {
         if self.has_partial() {
             self.emit(sink);
         }
     }
 
     /// Whether there is the beginning of a line.
-    pub(super) fn has_partial(&self) -> bool {
+    pub(crate) fn has_partial(&self) -> bool {
         !self.partial.is_empty()
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Nothing here interprets what a line says, and nothing here keeps more than the configured number of bytes.
 
-mod lines;
+pub(crate) mod lines;
 mod pipe;
 mod read;
 mod rotate;
@@ -15,11 +15,12 @@ use std::{
     collections::HashMap,
     fmt, io,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use aws_lc_rs::digest;
-use casemate_model::ResourceId;
+use casemate_model::{Fault, ResourceId};
 
 pub use pipe::{LogPipe, LogPump, LogTail};
 use rotate::Rotating;
@@ -32,32 +33,41 @@ pub const MAX_READ_BYTES: usize = 8 << 20;
 pub const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// Which of a deployment's logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Container {
     /// The scoring process.
+    #[default]
     InferenceServer,
     /// What happened before it: the environment, the model and the code being made ready.
     StorageInitializer,
 }
 
 impl Container {
-    /// Reads a name as clients write it: `inference-server` or `InferenceServer`, in any case.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        let plain: String = name.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
-        match plain.as_str() {
-            "inferenceserver" => Some(Self::InferenceServer),
-            "storageinitializer" => Some(Self::StorageInitializer),
-            _ => None,
-        }
-    }
-
     /// The name in the form `inference-server`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::InferenceServer => "inference-server",
             Self::StorageInitializer => "storage-initializer",
+        }
+    }
+}
+
+impl FromStr for Container {
+    type Err = Fault;
+
+    /// Reads a name as clients write it: `inference-server` or `InferenceServer`, in any case.
+    fn from_str(name: &str) -> Result<Self, Fault> {
+        let plain: String = name.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+        match plain.as_str() {
+            "inferenceserver" => Ok(Self::InferenceServer),
+            "storageinitializer" => Ok(Self::StorageInitializer),
+            _ => {
+                let shown: String = name.chars().take(50).collect();
+                let message =
+                    format!("There is no container '{shown}'. Choose inference-server or storage-initializer.");
+                Err(Fault::invalid("BadArgument", message).at("containerType"))
+            }
         }
     }
 }
@@ -131,11 +141,9 @@ impl LogStore {
         read::tail(&self.deployment_dir(deployment).join(container.name()), tail.min(MAX_TAIL_LINES), MAX_READ_BYTES)
     }
 
-    /// Deletes a deployment's logs. Writers that still exist drop their lines from now on.
-    ///
-    /// # Errors
-    /// When the files can't be deleted.
-    pub fn remove(&self, deployment: &ResourceId) -> io::Result<()> {
+    /// Deletes a deployment's logs. Writers that still exist drop their lines from now on. Files that can't be deleted
+    /// stay behind, which is said in the platform's own log and harms nothing.
+    pub fn remove(&self, deployment: &ResourceId) {
         let dir = self.deployment_dir(deployment);
         let mut open = lock(&self.0.open);
         for (_, file) in open.extract_if(|path, _| path.starts_with(&dir)) {
@@ -143,9 +151,10 @@ impl LogStore {
                 lock(&file).close();
             }
         }
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        if let Err(error) = std::fs::remove_dir_all(&dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(dir = %dir.display(), %error, "a deployment's logs can't be deleted");
         }
     }
 

@@ -84,20 +84,38 @@ fn readable_soon(reader: &PipeReader) -> bool {
 
 /// The last lines of one process, readable while it lives and after.
 #[derive(Clone, Default)]
-pub struct LogTail(Arc<Mutex<VecDeque<String>>>);
+pub struct LogTail(Arc<Mutex<TailState>>);
+
+#[derive(Default)]
+struct TailState {
+    lines: VecDeque<String>,
+    /// Lines ever written.
+    written: u64,
+}
 
 impl LogTail {
     /// The last lines, oldest first: at most 400, each cut to 500 characters.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        lock(&self.0).iter().cloned().collect()
+        lock(&self.0).lines.iter().cloned().collect()
+    }
+
+    /// The lines written since `seen` were, as far as they are still remembered; moves `seen` on.
+    #[must_use]
+    pub fn news(&self, seen: &mut u64) -> Vec<String> {
+        let state = lock(&self.0);
+        let count = usize::try_from(state.written - *seen).unwrap_or(usize::MAX);
+        *seen = state.written;
+        let skipped = state.lines.len().saturating_sub(count);
+        state.lines.iter().skip(skipped).cloned().collect()
     }
 
     fn push(&self, line: &str) {
-        let mut lines = lock(&self.0);
-        if lines.len() == TAIL_LINES {
-            lines.pop_front();
+        let mut state = lock(&self.0);
+        if state.lines.len() == TAIL_LINES {
+            state.lines.pop_front();
         }
-        lines.push_back(line.chars().take(TAIL_LINE_CHARS).collect());
+        state.lines.push_back(line.chars().take(TAIL_LINE_CHARS).collect());
+        state.written += 1;
     }
 }

@@ -1,0 +1,147 @@
+//! One start of a scoring process: the sandbox, its output and its end.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use casemate_model::route::Dial;
+use casemate_sandbox::{Exit, Launcher, Limits, Network, Sandbox, SandboxSpec};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::JoinHandle,
+};
+
+use crate::{
+    layout::Layout,
+    logs::{LogPipe, LogTail, LogWriter},
+};
+
+/// Longest wait for the rest of a dead process's output.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+
+/// A process that was started. Dropping it kills the process and all its children.
+pub(super) struct Process {
+    cell: Arc<Cell>,
+    pidfd: AsyncFd<OwnedFd>,
+    pump: JoinHandle<()>,
+    /// What it prints.
+    pub(super) tail: LogTail,
+}
+
+impl Process {
+    /// Starts a process as laid out.
+    ///
+    /// # Errors
+    /// The sandbox's words when it can't be started. Nothing is ever started without a sandbox.
+    pub(super) async fn start(
+        launcher: &Arc<Launcher>,
+        name: String,
+        layout: &Layout,
+        limits: Limits,
+        log: &LogWriter,
+    ) -> Result<Self, String> {
+        let LogPipe { stdout, stderr, pump, tail } = log.pipe().map_err(|error| format!("no pipe for the log: {error}"))?;
+        let spec = SandboxSpec {
+            name,
+            program: layout.program.clone(),
+            args: layout.args.clone(),
+            env: layout.env.clone(),
+            cwd: layout.cwd.clone(),
+            mounts: layout.mounts.clone(),
+            network: Network::Isolated,
+            limits,
+            stdout,
+            stderr,
+        };
+        let launcher = Arc::clone(launcher);
+        let launched = tokio::task::spawn_blocking(move || launcher.launch(spec)).await;
+        let sandbox = launched.map_err(|_| "the launch was broken off".to_owned())?.map_err(|error| error.to_string())?;
+        let pidfd = sandbox.pidfd().try_clone_to_owned().and_then(watched);
+        let pidfd = pidfd.map_err(|error| format!("the process can't be watched: {error}"))?;
+        let pump = tokio::task::spawn_blocking(move || pump.run());
+        Ok(Self { cell: Arc::new(Cell(RwLock::new(Some(sandbox)))), pidfd, pump, tail })
+    }
+
+    /// The way into the process's network namespace, for as long as the process lives.
+    pub(super) fn dial(&self) -> Arc<dyn Dial> {
+        Arc::clone(&self.cell) as Arc<dyn Dial>
+    }
+
+    /// Waits until the process ends.
+    pub(super) async fn exited(&self) -> Exit {
+        loop {
+            let Ok(mut ready) = self.pidfd.readable().await else {
+                return Exit { code: None, signal: None, out_of_memory: false };
+            };
+            match self.cell.try_wait() {
+                Ok(None) => ready.clear_ready(),
+                Ok(Some(exit)) => return exit,
+                Err(error) => {
+                    tracing::warn!(%error, "how a process ended can't be learned");
+                    return Exit { code: None, signal: None, out_of_memory: false };
+                }
+            }
+        }
+    }
+
+    /// Asks the process to end.
+    pub(super) fn terminate(&self) {
+        self.cell.with(Sandbox::terminate);
+    }
+
+    /// Kills what is left and gives the last lines that the process printed.
+    pub(super) async fn end(mut self) -> Vec<String> {
+        let sandbox = self.cell.take();
+        // Dropping kills, waits and removes the control group, which takes some milliseconds.
+        if tokio::task::spawn_blocking(move || drop(sandbox)).await.is_err() {
+            tracing::warn!("the end of a sandbox was broken off");
+        }
+        if tokio::time::timeout(LAST_OUTPUT, &mut self.pump).await.is_err() {
+            tracing::warn!("a process is gone but its output is still held open");
+        }
+        self.tail.lines()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Routes may hold the way in for longer than the process is wanted.
+        drop(self.cell.take());
+    }
+}
+
+/// The sandbox, until the process is ended.
+struct Cell(RwLock<Option<Sandbox>>);
+
+impl Cell {
+    fn with<T>(&self, act: impl FnOnce(&Sandbox) -> T) -> Option<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(act)
+    }
+
+    fn try_wait(&self) -> io::Result<Option<Exit>> {
+        let mut sandbox = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        sandbox.as_mut().map_or_else(|| Err(gone()), Sandbox::try_wait)
+    }
+
+    fn take(&self) -> Option<Sandbox> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Dial for Cell {
+    fn socket(&self) -> io::Result<OwnedFd> {
+        self.with(Sandbox::socket).unwrap_or_else(|| Err(gone()))
+    }
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe, for types that may change their descriptor; OwnedFd does not")]
+fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the instance has ended")
+}

@@ -1,0 +1,218 @@
+//! What an instance finds inside its sandbox: which directories lie where, which variables are set, what is run.
+//!
+//! The paths are the original's, because scoring scripts know them. Everything that comes from a user and becomes a
+//! path or a variable is checked here; nothing here touches the disk.
+
+use std::{
+    num::NonZero,
+    path::{Component, Path, PathBuf},
+};
+
+use casemate_model::{Fault, FaultKind};
+use casemate_sandbox::{Access, HOME, Mount};
+
+use crate::request::{CodeMount, InstanceRequest, ModelMount};
+
+/// Where the server listens, inside the instance's own network namespace. The server's default, so that scripts which
+/// call themselves find it.
+pub(crate) const SERVER_PORT: u16 = 5001;
+
+/// Holds the code and, by default, the models.
+const APP_DIR: &str = "/var/azureml-app";
+/// Under [`APP_DIR`].
+const MODELS_DIR: &str = "azureml-models";
+/// Name of the code's directory when its own name can't be used.
+const CODE_DIR: &str = "onlinescoring";
+/// Directories of the sandbox itself, over which no model may be mounted.
+const RESERVED: &[&str] = &[
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", HOME,
+];
+
+/// An instance's view of the world, ready for the sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub mounts: Vec<Mount>,
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: PathBuf,
+    /// Workers that the server will start.
+    pub workers: u32,
+    /// What is mounted where, in sentences for the log.
+    pub notes: Vec<String>,
+}
+
+impl Layout {
+    /// Lays out a request.
+    ///
+    /// # Errors
+    /// `BadArgument` naming the field when a path, a name or a variable can't be used; `NotSupported` when there is no
+    /// scoring code.
+    pub(crate) fn new(request: &InstanceRequest) -> Result<Self, Fault> {
+        let Some(code) = &request.code else {
+            return Err(Fault::new(
+                FaultKind::NotImplemented,
+                "NotSupported",
+                "The deployment has no code_configuration. This platform serves a model through a scoring script; give \
+                 code_configuration with code and scoring_script.",
+            )
+            .at("codeConfiguration"));
+        };
+        let python = &request.environment.python;
+        let mut mounts: Vec<Mount> = request.environment.mounts.iter().map(|path| read_only(path, path)).collect();
+        let mut env = base_env(python);
+        let mut notes = vec![format!("Environment: {} with {}", request.environment.digest, python.display())];
+
+        let script = script_path(code)?;
+        let code_dir = Path::new(APP_DIR).join(code_dir_name(code));
+        let script = code_dir.join(script);
+        mounts.push(read_only(&code.source, &code_dir));
+        notes.push(format!("Code: mounted read-only at {}, entry script {}", code_dir.display(), script.display()));
+        env.push(("AML_APP_ROOT", text(script.parent().unwrap_or(&code_dir))));
+        env.push(("AZUREML_ENTRY_SCRIPT", text(&script)));
+
+        if let Some(model) = &request.model {
+            let (model_dir, target) = model_target(model, request.model_mount_path.as_deref())?;
+            mounts.push(read_only(&model.source, &target));
+            notes.push(format!(
+                "Model: {} version {} mounted read-only at {}; AZUREML_MODEL_DIR={}",
+                model.name,
+                model.version,
+                target.display(),
+                model_dir.display()
+            ));
+            env.push(("AZUREML_MODEL_DIR", text(&model_dir)));
+        }
+
+        let own_workers = request.variables.get("WORKER_COUNT").and_then(|count| count.trim().parse().ok());
+        let workers = own_workers.unwrap_or(request.workers).max(1);
+        env.push(("WORKER_COUNT", workers.to_string()));
+        env.extend(thread_limit(request.size.milli_cpus, workers));
+        let env = with_user_variables(env, request)?;
+        let args = ["-m", "azureml_inference_server_http", "--entry_script", &text(&script), "--port"];
+        let args = args.into_iter().map(str::to_owned).chain([SERVER_PORT.to_string()]).collect();
+        Ok(Self { mounts, program: python.clone(), args, env, cwd: APP_DIR.into(), workers, notes })
+    }
+}
+
+fn read_only(source: &Path, target: &Path) -> Mount {
+    Mount { source: source.to_owned(), target: target.to_owned(), access: Access::ReadOnly }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn bad(target: &str, message: String) -> Fault {
+    Fault::invalid("BadArgument", message).at(target)
+}
+
+/// Variables that do not depend on the deployment.
+fn base_env(python: &Path) -> Vec<(&'static str, String)> {
+    let bin = python.parent().unwrap_or(Path::new("/usr/bin"));
+    vec![
+        ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())),
+        // Empty and writable: the server's control socket and the caches of libraries go there.
+        ("HOME", HOME.to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        // A log line is there when it is printed, not when a buffer is full.
+        ("PYTHONUNBUFFERED", "1".to_owned()),
+        // Nothing that is mounted can be written, so trying is a waste.
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+    ]
+}
+
+/// Numeric libraries start a thread for each core of the machine, whatever the CPU limit. When the limit is lower, or
+/// several workers share the cores, that only makes them slower.
+fn thread_limit(milli_cpus: u32, workers: u32) -> Option<(&'static str, String)> {
+    let machine = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let machine = u32::try_from(machine).unwrap_or(u32::MAX);
+    let threads = (milli_cpus.div_ceil(1000).min(machine) / workers).max(1);
+    (threads < machine).then(|| ("OMP_NUM_THREADS", threads.to_string()))
+}
+
+fn with_user_variables(
+    env: Vec<(&'static str, String)>,
+    request: &InstanceRequest,
+) -> Result<Vec<(String, String)>, Fault> {
+    let mut all: Vec<(String, String)> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for (name, value) in &request.variables {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let shown = name.escape_debug();
+            let message = format!(
+                "The environment variable '{shown}' can't be set: a name must not be empty or contain '=', and neither \
+                 name nor value may contain a NUL character."
+            );
+            return Err(bad("environmentVariables", message));
+        }
+        all.retain(|(other, _)| other != name);
+        all.push((name.clone(), value.clone()));
+    }
+    Ok(all)
+}
+
+/// The script's path below the code directory.
+fn script_path(code: &CodeMount) -> Result<PathBuf, Fault> {
+    // YAML files written on Windows hold backslashes.
+    let script = code.script.replace('\\', "/");
+    let path: PathBuf = Path::new(&script).components().filter(|part| *part != Component::CurDir).collect();
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if script.contains('\0') || path.as_os_str().is_empty() || !inside {
+        return Err(bad(
+            "codeConfiguration.scoringScript",
+            format!(
+                "The scoring_script '{}' is not a path inside the code directory; give one such as score.py.",
+                code.script.escape_debug()
+            ),
+        ));
+    }
+    Ok(path)
+}
+
+/// The name of the code's own directory where it can be used, since scripts may name it.
+fn code_dir_name(code: &CodeMount) -> &str {
+    let own = code.source.file_name().and_then(|name| name.to_str());
+    own.filter(|name| is_plain_name(name) && *name != MODELS_DIR).unwrap_or(CODE_DIR)
+}
+
+/// `AZUREML_MODEL_DIR`, and below it where the file or directory goes.
+fn model_target(model: &ModelMount, mount_path: Option<&str>) -> Result<(PathBuf, PathBuf), Fault> {
+    for part in [&model.name, &model.version] {
+        if !is_plain_name(part) {
+            return Err(bad("model", format!("'{}' can't be part of the model's path.", part.escape_debug())));
+        }
+    }
+    let root = match mount_path {
+        Some(path) => checked_mount_path(path)?,
+        None => Path::new(APP_DIR).join(MODELS_DIR),
+    };
+    let model_dir = root.join(&model.name).join(&model.version);
+    let Some(own_name) = model.source.file_name() else {
+        return Err(bad("model", "The model's files have no name of their own.".to_owned()));
+    };
+    let target = model_dir.join(own_name);
+    Ok((model_dir, target))
+}
+
+fn checked_mount_path(path: &str) -> Result<PathBuf, Fault> {
+    let parsed = Path::new(path);
+    let plain = parsed.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    let reserved = RESERVED.iter().any(|reserved| parsed.starts_with(reserved));
+    let on_code = parsed.starts_with(APP_DIR) && !parsed.starts_with(Path::new(APP_DIR).join(MODELS_DIR));
+    if !parsed.is_absolute() || !plain || parsed.parent().is_none() || path.contains('\0') || reserved || on_code {
+        return Err(bad(
+            "modelMountPath",
+            format!(
+                "The model_mount_path '{}' can't be used; give an absolute path without '..' that is not a directory of \
+                 the system, /tmp or {APP_DIR}, such as /var/models.",
+                path.escape_debug()
+            ),
+        ));
+    }
+    Ok(parsed.components().collect())
+}
+
+/// One path component of letters, digits, dots, dashes and underscores.
+fn is_plain_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}

@@ -1,0 +1,52 @@
+//! What it takes to run one instance.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use casemate_model::{ResourceId, deployment::ProbeSettings, instance_type::InstanceSize};
+
+use crate::environment::PreparedEnvironment;
+
+/// One instance of a deployment.
+#[derive(Debug, Clone)]
+pub struct InstanceRequest {
+    /// Whose instance it is; its logs go there.
+    pub deployment: ResourceId,
+    /// The Python environment to run in.
+    pub environment: PreparedEnvironment,
+    /// The scoring code. Nothing can be served without it yet.
+    pub code: Option<CodeMount>,
+    /// The model, if the deployment has one.
+    pub model: Option<ModelMount>,
+    /// Directory under which `<name>/<version>` of the model is mounted; the documented one when absent.
+    pub model_mount_path: Option<String>,
+    /// Variables of the process. They win over those that the platform sets, as in the original.
+    pub variables: BTreeMap<String, String>,
+    /// Limits on memory and CPU time.
+    pub size: InstanceSize,
+    /// Server workers: requests that the instance can work on at once. `WORKER_COUNT` in `variables` wins over it.
+    pub workers: u32,
+    /// When to restart the process.
+    pub liveness: ProbeSettings,
+    /// When the instance can take requests.
+    pub readiness: ProbeSettings,
+}
+
+/// The scoring code on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeMount {
+    /// The directory of the code; its name is kept inside.
+    pub source: PathBuf,
+    /// Path of the entry script below it, such as `score.py`.
+    pub script: String,
+}
+
+/// The model on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelMount {
+    /// A file or a directory; its name is kept inside.
+    pub source: PathBuf,
+    /// Name of the model asset.
+    pub name: String,
+    /// Version of the model asset.
+    pub version: String,
+}
