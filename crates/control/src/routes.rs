@@ -59,6 +59,10 @@ async fn route<B: Backend>(
         name: endpoint.name().to_owned(),
         id: endpoint.id.as_str().to_owned(),
         auth: spec.auth_mode,
+        public_access: !spec
+            .public_network_access
+            .as_deref()
+            .is_some_and(|access| access.eq_ignore_ascii_case("disabled")),
         keys,
         scorers: scorers(assignments, endpoint),
         traffic: spec.split()?,
