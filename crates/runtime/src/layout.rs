@@ -216,3 +216,127 @@ fn checked_mount_path(path: &str) -> Result<PathBuf, Fault> {
 fn is_plain_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use casemate_model::{ResourceId, deployment::ProbeSettings, instance_type::InstanceSize};
+
+    use super::*;
+    use crate::environment::PreparedEnvironment;
+
+    type Change = fn(&mut InstanceRequest);
+
+    fn request(change: Change) -> InstanceRequest {
+        let mut request = InstanceRequest {
+            deployment: ResourceId::parse("/subscriptions/s/resourceGroups/g/providers/P/t/blue").unwrap(),
+            environment: PreparedEnvironment {
+                digest: "sha256:1".to_owned(),
+                python: "/state/environments/1/bin/python".into(),
+                mounts: vec!["/state/environments/1".into()],
+                warnings: vec![],
+            },
+            code: Some(CodeMount { source: "/state/code/1/onlinescoring".into(), script: "score.py".to_owned() }),
+            model: Some(ModelMount {
+                source: "/state/models/1/model".into(),
+                name: "diabetes".to_owned(),
+                version: "3".to_owned(),
+            }),
+            model_mount_path: None,
+            variables: BTreeMap::new(),
+            size: InstanceSize { milli_cpus: 500, memory_bytes: 1 << 30 },
+            workers: 1,
+            liveness: ProbeSettings::default(),
+            readiness: ProbeSettings::default(),
+        };
+        change(&mut request);
+        request
+    }
+
+    fn variable<'a>(layout: &'a Layout, name: &str) -> Option<&'a str> {
+        layout.env.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    fn set(request: &mut InstanceRequest, name: &str, value: &str) {
+        request.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    #[test]
+    fn the_documented_places() {
+        let layout = Layout::new(&request(|_| {})).unwrap();
+        let targets: Vec<_> = layout.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
+        let model_dir = "/var/azureml-app/azureml-models/diabetes/3";
+        assert_eq!(
+            targets,
+            ["/state/environments/1", "/var/azureml-app/onlinescoring", &format!("{model_dir}/model")]
+        );
+        assert!(layout.mounts.iter().all(|mount| mount.access == Access::ReadOnly));
+        for (name, value) in [
+            ("AZUREML_MODEL_DIR", model_dir),
+            ("AML_APP_ROOT", "/var/azureml-app/onlinescoring"),
+            ("AZUREML_ENTRY_SCRIPT", "/var/azureml-app/onlinescoring/score.py"),
+            ("WORKER_COUNT", "1"),
+            ("PATH", "/state/environments/1/bin:/usr/local/bin:/usr/bin:/bin"),
+        ] {
+            assert_eq!(variable(&layout, name), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_user_may_choose() {
+        let entry = "AZUREML_ENTRY_SCRIPT";
+        let table: [(Change, &str, &str); 8] = [
+            (|r| r.code.as_mut().unwrap().script = "src/score.py".into(), entry, "/var/azureml-app/onlinescoring/src/score.py"),
+            (|r| r.code.as_mut().unwrap().script = "src/score.py".into(), "AML_APP_ROOT", "/var/azureml-app/onlinescoring/src"),
+            (|r| r.code.as_mut().unwrap().script = ".\\src\\score.py".into(), entry, "/var/azureml-app/onlinescoring/src/score.py"),
+            (|r| r.code.as_mut().unwrap().source = "/state/code/my code".into(), entry, "/var/azureml-app/onlinescoring/score.py"),
+            (|r| r.code.as_mut().unwrap().source = "/state/azureml-models".into(), entry, "/var/azureml-app/onlinescoring/score.py"),
+            (|r| r.model_mount_path = Some("/models".into()), "AZUREML_MODEL_DIR", "/models/diabetes/3"),
+            (|r| set(r, "WORKER_COUNT", "4"), "WORKER_COUNT", "4"),
+            (|r| set(r, "HOME", "/elsewhere"), "HOME", "/elsewhere"),
+        ];
+        for (at, (change, name, value)) in table.into_iter().enumerate() {
+            let layout = Layout::new(&request(change)).unwrap();
+            assert_eq!(variable(&layout, name), Some(value), "row {at}");
+            let names: std::collections::BTreeSet<_> = layout.env.iter().map(|(name, _)| name).collect();
+            assert_eq!(names.len(), layout.env.len(), "a variable is set twice");
+        }
+        assert_eq!(Layout::new(&request(|r| set(r, "WORKER_COUNT", "4"))).unwrap().workers, 4);
+    }
+
+    #[test]
+    fn what_a_user_may_not_choose() {
+        let table: [(Change, &str); 14] = [
+            (|r| r.code = None, "codeConfiguration"),
+            (|r| r.code.as_mut().unwrap().script = "../../etc/passwd".into(), "codeConfiguration.scoringScript"),
+            (|r| r.code.as_mut().unwrap().script = "/etc/passwd".into(), "codeConfiguration.scoringScript"),
+            (|r| r.code.as_mut().unwrap().script = String::new(), "codeConfiguration.scoringScript"),
+            (|r| r.code.as_mut().unwrap().script = ".".into(), "codeConfiguration.scoringScript"),
+            (|r| r.model_mount_path = Some("models".into()), "modelMountPath"),
+            (|r| r.model_mount_path = Some("/".into()), "modelMountPath"),
+            (|r| r.model_mount_path = Some("/srv/../etc".into()), "modelMountPath"),
+            (|r| r.model_mount_path = Some("/usr/lib".into()), "modelMountPath"),
+            (|r| r.model_mount_path = Some("/var/azureml-app".into()), "modelMountPath"),
+            (|r| r.model.as_mut().unwrap().name = "..".into(), "model"),
+            (|r| r.model.as_mut().unwrap().version = "1/2".into(), "model"),
+            (|r| set(r, "A=B", "c"), "environmentVariables"),
+            (|r| set(r, "A", "b\0c"), "environmentVariables"),
+        ];
+        for (at, (change, target)) in table.into_iter().enumerate() {
+            let fault = Layout::new(&request(change)).unwrap_err();
+            assert_eq!(fault.target.as_deref(), Some(target), "row {at}: {fault}");
+        }
+    }
+
+    #[test]
+    fn threads_are_limited_only_where_it_helps() {
+        let machine = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+        assert_eq!(thread_limit(machine * 1000, 1), None);
+        assert_eq!(thread_limit(64_000, 1), None);
+        if machine > 1 {
+            assert_eq!(thread_limit(100, 1).unwrap().1, "1");
+            assert_eq!(thread_limit(64_000, machine * 2).unwrap().1, "1");
+        }
+    }
+}
