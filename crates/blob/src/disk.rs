@@ -52,14 +52,14 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Opens or makes the directory, and drops bodies that were arriving when the platform last stopped.
-    pub(crate) async fn open(root: &FsPath, reserve_bytes: u64) -> Result<Self, BlobError> {
+    pub(crate) fn open(root: &FsPath, reserve_bytes: u64) -> Result<Self, BlobError> {
         let failed = |error: &std::io::Error| BlobError::from_io("opening the artifact store", "", error);
         let uploads = root.join("uploads");
-        match tokio::fs::remove_dir_all(&uploads).await {
+        match std::fs::remove_dir_all(&uploads) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
             _ => {}
         }
-        tokio::fs::create_dir_all(&uploads).await.map_err(|error| failed(&error))?;
+        std::fs::create_dir_all(&uploads).map_err(|error| failed(&error))?;
         let keep = LocalFileSystem::new_with_prefix(root)
             .map_err(|error| BlobError::from_store("opening the artifact store", "", &error))?
             .with_fsync(true);

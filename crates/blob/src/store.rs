@@ -81,20 +81,21 @@ pub(crate) struct Inner {
 pub struct BlobStore(Arc<Inner>);
 
 impl BlobStore {
-    /// Opens the store below `dir` (made if absent) with the default limits. Only one process may have it open.
+    /// Opens the store below `dir` (made if absent) with the default limits; blocks for a moment. Only one process may
+    /// have it open.
     ///
     /// # Errors
     /// When the directory can't be made or read.
-    pub async fn open(dir: &Path, sas_key: Secret, clock: Clock) -> Result<Self, BlobError> {
-        Self::open_with(dir, sas_key, clock, BlobConfig::default()).await
+    pub fn open(dir: &Path, sas_key: Secret, clock: Clock) -> Result<Self, BlobError> {
+        Self::open_with(dir, sas_key, clock, BlobConfig::default())
     }
 
     /// As [`BlobStore::open`], with these limits.
     ///
     /// # Errors
     /// As [`BlobStore::open`].
-    pub async fn open_with(dir: &Path, sas_key: Secret, clock: Clock, config: BlobConfig) -> Result<Self, BlobError> {
-        let disk = Arc::new(Disk::open(dir, config.reserve_bytes).await?);
+    pub fn open_with(dir: &Path, sas_key: Secret, clock: Clock, config: BlobConfig) -> Result<Self, BlobError> {
+        let disk = Arc::new(Disk::open(dir, config.reserve_bytes)?);
         let uploads = Semaphore::new(MAX_UPLOADS);
         Ok(Self(Arc::new(Inner { disk, signer: Signer::new(&sas_key), clock, config, uploads })))
     }

@@ -57,8 +57,8 @@ fn ticking(ahead: &Arc<AtomicI64>) -> Clock {
     Clock::from_fn(move || Timestamp::now() + SignedDuration::from_secs(ahead.load(Ordering::SeqCst)))
 }
 
-async fn open(dir: &TempDir, ahead: &Arc<AtomicI64>, config: BlobConfig) -> BlobStore {
-    BlobStore::open_with(dir.path(), Secret::from("a key"), ticking(ahead), config).await.unwrap()
+fn open(dir: &TempDir, ahead: &Arc<AtomicI64>, config: BlobConfig) -> BlobStore {
+    BlobStore::open_with(dir.path(), Secret::from("a key"), ticking(ahead), config).unwrap()
 }
 
 impl Bench {
@@ -68,7 +68,7 @@ impl Bench {
 
     async fn with(config: BlobConfig) -> Self {
         let (dir, ahead) = (TempDir::new().unwrap(), Arc::new(AtomicI64::new(0)));
-        let store = open(&dir, &ahead, config).await;
+        let store = open(&dir, &ahead, config);
         store.container_create("box").await.unwrap();
         Self { store, dir, ahead }
     }
@@ -76,7 +76,7 @@ impl Bench {
     async fn reopen(self) -> Self {
         let Self { store, dir, ahead } = self;
         drop(store);
-        let store = open(&dir, &ahead, BlobConfig { reserve_bytes: 0, ..BlobConfig::default() }).await;
+        let store = open(&dir, &ahead, BlobConfig { reserve_bytes: 0, ..BlobConfig::default() });
         Self { store, dir, ahead }
     }
 
