@@ -1,1 +1,54 @@
-fn main() {}
+//! The project's own chores: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask bench`.
+//!
+//! It knows how the project is checked, and nothing of what the project does.
+#![expect(clippy::print_stderr, reason = "a tool for developers talks to them on stderr")]
+
+mod bench;
+mod needs;
+mod project;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use project::Project;
+
+const USAGE: &str = "\
+Usage: cargo xtask <COMMAND>
+
+  tidy            Check what compilers do not: arrows between rooms, paths in ARCHITECTURE.md, words, sizes
+  test [--long]   Install what the tests need, then run every check and every test; --long runs their long forms
+  bench [NAME]    Run one benchmark in release, or list them
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<ExitCode> {
+    match arguments {
+        ["tidy"] => tidy::run(&Project::load()?),
+        ["test"] => test::run(&Project::load()?, false),
+        ["test", "--long"] => test::run(&Project::load()?, true),
+        ["bench"] => bench::list(&Project::load()?),
+        ["bench", name] => bench::run(&Project::load()?, name),
+        ["help" | "--help" | "-h"] => {
+            eprint!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprint!("{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Every check and every test, in the order from cheap to dear. The tests come last and run whatever the checks said,
+//! so that one run tells all and its last line is the tests' summary.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::{
+    needs,
+    project::{Project, cargo},
+    shell, tidy,
+};
+
+/// Runs everything; the code says whether all of it passed.
+///
+/// # Errors
+/// When the machine lacks what the tests need, or the program does not build.
+pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
+    needs::packages()?;
+    needs::cargo_tools()?;
+    let python = needs::python(project)?;
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(cargo());
+        command.current_dir(&project.root).args(arguments);
+        command
+    };
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    let mut failed = Vec::new();
+    failed.extend(shell::step("format", &mut cargo(&["fmt", "--all", "--check"])).err());
+    failed.extend(tidy::check(project).err());
+    failed.extend(shell::step("lints", &mut cargo(&clippy)).err());
+    // The same targets that nextest builds, so that nothing is compiled twice, and the program beside them.
+    shell::step("build", &mut cargo(&["build", "--workspace", "--bins", "--tests"]))?;
+    for error in &failed {
+        eprintln!("error: {error:#}");
+    }
+    let mut tests = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
+    tests
+        .env("CASEMATE_BIN", needs::binary(&project.target, "debug"))
+        .env("CASEMATE_TEST_PYTHON", python)
+        .env("CASEMATE_TEST_CACHE", needs::download_cache(project));
+    if long {
+        tests.args(["--profile", "long"]).env("CASEMATE_TEST_LONG", "1");
+    }
+    let passed = tests.status()?.success();
+    Ok(if passed && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
