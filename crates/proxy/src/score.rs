@@ -1,0 +1,142 @@
+//! One scoring request, phase by phase.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use casemate_identity::TokenAuthority;
+use http::{HeaderValue, Request, Response, StatusCode, uri::PathAndQuery};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    GatewayConfig,
+    address::Address,
+    answer::{AnswerBody, Ids, Refusal},
+    auth,
+    forward::{Head, forward, refuse},
+    mirror,
+    queue::Denied,
+    random::Random,
+    snapshot::{Endpoint, Snapshot},
+    split,
+    upload::{Inbound, Payload, receive},
+};
+
+/// Bodies up to this size are read whole before an instance is chosen, in bytes: a slow caller then holds no place,
+/// and the request can be sent again when a kept connection turns out to be closed.
+const WHOLE_BODY: usize = 64 * 1024;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) address: Address,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) random: Random,
+    tokens: Arc<TokenAuthority>,
+    copies: Arc<Semaphore>,
+    /// Owns every task of this room.
+    pub(crate) tracker: TaskTracker,
+    /// Ends what has not ended when the time to drain is over.
+    pub(crate) abort: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(config: GatewayConfig, tokens: Arc<TokenAuthority>) -> Arc<Self> {
+        Arc::new(Self {
+            address: Address::new(&config.region, &config.domain),
+            config,
+            snapshot: ArcSwap::default(),
+            random: Random::new(),
+            tokens,
+            copies: Arc::new(Semaphore::new(mirror::COPIES)),
+            tracker: TaskTracker::new(),
+            abort: CancellationToken::new(),
+        })
+    }
+
+    fn endpoint(&self, name: &str) -> Option<Arc<Endpoint>> {
+        self.snapshot.load().endpoint(name).map(Arc::clone)
+    }
+}
+
+/// A scoring request with its address read.
+pub(crate) struct Call {
+    /// Lower-case name of the endpoint.
+    pub(crate) endpoint: String,
+    /// What is asked of the model's server.
+    pub(crate) path: PathAndQuery,
+    /// The caller's address.
+    pub(crate) caller: HeaderValue,
+    pub(crate) request: Request<Incoming>,
+}
+
+/// Answers a scoring request.
+pub(crate) async fn answer(shared: &Arc<Shared>, call: Call) -> Response<AnswerBody> {
+    let ids = Ids::new(shared.random.guid(), call.request.headers());
+    match run(shared, call, &ids).await {
+        Ok(mut answer) => {
+            ids.put(answer.headers_mut());
+            answer
+        }
+        Err(refusal) => {
+            tracing::debug!(request = ?ids.request, status = refusal.status.as_u16(), refusal.code, "scoring request refused");
+            refusal.into_answer(&ids)
+        }
+    }
+}
+
+async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<AnswerBody>, Refusal> {
+    let (parts, body) = call.request.into_parts();
+    let inbound = Inbound::new(body, shared.tracker.clone());
+    let mut endpoint = shared.endpoint(&call.endpoint).ok_or_else(|| unknown_endpoint(&call.endpoint))?;
+    if !endpoint.route.public_access {
+        return Err(private(&endpoint));
+    }
+    auth::check(&endpoint.route, &shared.tokens, &parts.headers)?;
+    let choice = split::choose(&endpoint, &parts.headers, &shared.random)?;
+    let mut live = Arc::clone(choice.live);
+    let copy = choice
+        .mirror
+        .and_then(|target| Some((Arc::clone(target), Arc::clone(&shared.copies).try_acquire_owned().ok()?)));
+    let whole = if copy.is_some() { mirror::COPY_BYTES } else { WHOLE_BODY };
+    let payload = receive(inbound, whole, shared.config.max_body_bytes, shared.config.idle_timeout).await?;
+    let wish = parts.headers.get(split::DEPLOYMENT).cloned();
+    let head = Head::new(parts, call.path, &call.caller, ids);
+    if let (Some((target, permit)), Payload::Whole(bytes)) = (copy, &payload) {
+        mirror::send(shared, &target, head.clone(), Payload::Whole(bytes.clone()), permit);
+    }
+    let entered = match live.enter().await {
+        Err(Denied::Gone) => {
+            // The table changed between the choice and the queue: choose again from the new one.
+            endpoint = shared.endpoint(&call.endpoint).ok_or_else(|| unknown_endpoint(&call.endpoint))?;
+            let headers = wish.into_iter().map(|wish| (split::DEPLOYMENT, wish)).collect();
+            live = Arc::clone(split::choose(&endpoint, &headers, &shared.random)?.live);
+            live.enter().await
+        }
+        entered => entered,
+    };
+    let entered = entered.map_err(|denied| refuse(&live, denied))?;
+    forward(shared, &live, entered, head, payload).await
+}
+
+fn unknown_endpoint(name: &str) -> Refusal {
+    let shown: String = name.chars().take(64).collect();
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "EndpointNotFound",
+        format!("There is no endpoint '{shown}' here. Check the name; 'online-endpoint list' shows those there are."),
+    )
+}
+
+fn private(endpoint: &Endpoint) -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        "PublicNetworkAccessDisabled",
+        format!(
+            "Public access to the endpoint '{}' is disabled. Call it through a private endpoint, or set its \
+             public_network_access to enabled.",
+            endpoint.route.name
+        ),
+    )
+}
