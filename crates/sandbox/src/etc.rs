@@ -1,0 +1,123 @@
+//! What a payload finds in `/etc`: enough for the dynamic linker, name lookup, time zones, certificates and Python,
+//! written for the sandbox or bound from the host. Keys, accounts and the machine's identity stay outside.
+
+use std::path::{Path, PathBuf};
+
+use crate::plan::{PAYLOAD_ID, Plan};
+use crate::spec::{HOME, Network};
+
+/// How an entry comes to be.
+pub enum Etc {
+    /// A file with this content.
+    Text(Vec<u8>),
+    /// A symbolic link as on the host.
+    Link(PathBuf),
+    /// The host's own file or directory, read-only.
+    Bind(PathBuf),
+}
+
+/// Bound where the host has them. Of the certificate directories only the public halves: on some systems private keys
+/// lie beside them.
+const BOUND: [&str; 13] = [
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",
+    "/etc/ssl/certs",
+    "/etc/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/crypto-policies",
+    "/etc/fonts",
+    "/etc/python3",
+    "/etc/python3.11",
+    "/etc/python3.12",
+    "/etc/python3.13",
+];
+/// Copied, or linked where the host has a link.
+const COPIED: [&str; 12] = [
+    "/etc/ld.so.conf",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/os-release",
+    "/etc/debian_version",
+    "/etc/mime.types",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/openssl.cnf",
+];
+/// With the host's network: the package installers' own configuration.
+const INSTALLERS: [&str; 3] = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf", "/etc/uv/uv.toml"];
+const HOME_INSTALLERS: [&str; 3] = [".config/pip/pip.conf", ".pip/pip.conf", ".config/uv/uv.toml"];
+
+/// No file copied into `/etc` is larger.
+const MAX_COPY: u64 = 1 << 20;
+
+/// Every entry, with its absolute path inside.
+pub fn collect(plan: &Plan) -> Vec<(PathBuf, Etc)> {
+    let mut entries = written(plan);
+    entries.extend(BOUND.iter().map(Path::new).filter(|path| path.exists()).filter_map(bound));
+    entries.extend(COPIED.iter().map(Path::new).filter_map(|path| Some((path.to_owned(), copied(path)?))));
+    if plan.network == Network::Host {
+        entries.extend(INSTALLERS.iter().map(Path::new).filter_map(|path| Some((path.to_owned(), text(path)?))));
+    }
+    entries
+}
+
+/// The installers' configuration in the platform user's home, to be placed at the same names in the payload's home.
+pub fn home_files(plan: &Plan) -> Vec<(PathBuf, Vec<u8>)> {
+    let Some(home) = plan.home.as_deref().filter(|_| plan.network == Network::Host) else { return Vec::new() };
+    HOME_INSTALLERS.iter().filter_map(|name| Some((PathBuf::from(name), content(&home.join(name))?))).collect()
+}
+
+fn written(plan: &Plan) -> Vec<(PathBuf, Etc)> {
+    let host = plan.network == Network::Host;
+    let from_host = |path: &str| content(Path::new(path)).filter(|_| host);
+    let hosts = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_vec();
+    let texts = [
+        ("/etc/passwd", accounts()),
+        ("/etc/group", format!("root:x:0:\ncasemate:x:{PAYLOAD_ID}:\nnogroup:x:65534:\n").into_bytes()),
+        (
+            "/etc/nsswitch.conf",
+            b"passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n".to_vec(),
+        ),
+        ("/etc/hosts", from_host("/etc/hosts").unwrap_or(hosts)),
+        ("/etc/resolv.conf", from_host("/etc/resolv.conf").unwrap_or_default()),
+    ];
+    texts.into_iter().map(|(path, content)| (PathBuf::from(path), Etc::Text(content))).collect()
+}
+
+fn accounts() -> Vec<u8> {
+    format!(
+        "root:x:0:0:root:/:/sbin/nologin\ncasemate:x:{PAYLOAD_ID}:{PAYLOAD_ID}:casemate:{HOME}:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/:/sbin/nologin\n"
+    )
+    .into_bytes()
+}
+
+fn bound(path: &Path) -> Option<(PathBuf, Etc)> {
+    // The link is resolved out here: inside, its target may not exist.
+    Some((path.to_owned(), Etc::Bind(path.canonicalize().ok()?)))
+}
+
+fn copied(path: &Path) -> Option<Etc> {
+    match std::fs::read_link(path) {
+        Ok(to) => Some(Etc::Link(to)),
+        Err(_) => text(path),
+    }
+}
+
+fn text(path: &Path) -> Option<Etc> {
+    content(path).map(Etc::Text)
+}
+
+/// The whole content of a regular file of bounded size that exists and can be read.
+fn content(path: &Path) -> Option<Vec<u8>> {
+    let meta = std::fs::metadata(path).ok()?;
+    if !meta.is_file() || meta.len() > MAX_COPY {
+        return None;
+    }
+    std::fs::read(path).ok()
+}

@@ -1,0 +1,94 @@
+//! Sockets that live inside a sandbox's network. One thread makes them all: it enters the sandbox's network namespace,
+//! creates the socket and steps back into an empty namespace of its own, never into the host's. A failed step thus
+//! yields no socket rather than one in the wrong network, and no dead sandbox's namespace is kept alive.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Requests waiting for the thread; more callers wait to ask.
+const QUEUE: usize = 64;
+
+struct Request {
+    network: Arc<OwnedFd>,
+    answer: SyncSender<io::Result<OwnedFd>>,
+}
+
+/// The thread and the way to ask it. Dropping it ends the thread.
+pub struct SocketMaker {
+    requests: Option<SyncSender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SocketMaker {
+    /// Starts the thread, in its own empty network namespace.
+    pub fn start() -> io::Result<Self> {
+        let (requests, received) = sync_channel(QUEUE);
+        let (ready, is_ready) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("sandbox-sockets".into()).spawn(move || {
+            let parked = park();
+            match parked {
+                Ok(parked) => {
+                    let _ = ready.send(Ok(()));
+                    serve(&parked, &received);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })?;
+        is_ready.recv().unwrap_or_else(|_| Err(gone()))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// A non-blocking, close-on-exec IPv4 TCP socket inside `network`.
+    pub fn make(&self, network: &Arc<OwnedFd>) -> io::Result<OwnedFd> {
+        let (answer, answered) = sync_channel(1);
+        let request = Request { network: Arc::clone(network), answer };
+        self.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())?;
+        answered.recv().unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Drop for SocketMaker {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has been printed; there is nobody else to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that makes sandbox sockets has ended")
+}
+
+fn park() -> io::Result<OwnedFd> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
+}
+
+fn serve(parked: &OwnedFd, requests: &Receiver<Request>) {
+    while let Ok(request) = requests.recv() {
+        let made = make_inside(&request.network);
+        let back = setns(parked.as_fd(), CloneFlags::CLONE_NEWNET);
+        // The caller may have given up.
+        let _ = request.answer.send(back.map_err(io::Error::from).and(made));
+        if back.is_err() {
+            // Staying would hold the wrong namespace; later callers learn that the thread has ended.
+            return;
+        }
+    }
+}
+
+fn make_inside(network: &OwnedFd) -> io::Result<OwnedFd> {
+    setns(network.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    Ok(socket(AddressFamily::Inet, SockType::Stream, flags, None)?)
+}
