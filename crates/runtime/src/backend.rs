@@ -4,13 +4,10 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    sync::{
-        Arc,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
-use casemate_model::{Fault, ResourceId};
+use casemate_model::{Fault, FaultKind, ResourceId};
 use casemate_sandbox::Launcher;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
@@ -54,7 +51,7 @@ pub trait Backend: Send + Sync + 'static {
 /// Runs instances on this machine, each in its own sandbox. Clones are the same backend.
 #[derive(Clone)]
 pub struct LocalBackend {
-    environments: Arc<EnvironmentBuilder>,
+    environments: EnvironmentBuilder,
     logs: LogStore,
     means: Means,
     /// The supervisors.
@@ -65,24 +62,26 @@ impl LocalBackend {
     /// A backend that keeps its logs and environments under `state_dir`.
     ///
     /// # Errors
-    /// When environments can't be kept there.
+    /// When the directory can't be written.
     pub fn new(state_dir: &Path, launcher: Arc<Launcher>, policy: PythonPolicy) -> Result<Self, Fault> {
+        let logs = state_dir.join("logs");
+        fs::create_dir_all(&logs).map_err(|error| {
+            let message = format!("The state directory {} can't be written: {error}.", state_dir.display());
+            Fault::new(FaultKind::Unavailable, "StateDirectoryNotWritable", message)
+        })?;
         let environments = EnvironmentBuilder::new(state_dir, Arc::clone(&launcher), policy);
         // Ids must not come again after a restart. Fewer than one instance is started in a microsecond, so the time
         // is always ahead of the count.
         let first_id = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(1);
         let means =
             Means { launcher, turns: Arc::new(Semaphore::new(TURNS)), next_id: Arc::new(AtomicU64::new(first_id)) };
-        Ok(Self {
-            environments: Arc::new(environments),
-            logs: LogStore::new(state_dir.join("logs")),
-            means,
-            tasks: TaskTracker::new(),
-        })
+        Ok(Self { environments, logs: LogStore::new(logs), means, tasks: TaskTracker::new() })
     }
 
-    /// Waits until no instance runs any more. To be called when all handles are stopped or dropped.
+    /// Breaks off environment builds and waits until nothing runs here any more. To be called when all handles are
+    /// stopped or dropped.
     pub async fn ended(&self) {
+        self.environments.shutdown().await;
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -87,7 +87,8 @@ fn diagnose(evidence: &Evidence) -> Verdict {
     let exception = cause(evidence.lines);
 
     if out_of_memory(evidence) {
-        let words = format!("{} Choose a larger instance_type, or load less in init().", memory_words(evidence.memory_bytes));
+        let words =
+            format!("{} Choose a larger instance_type, or load less in init().", memory_words(evidence.memory_bytes));
         return verdict(FaultKind::Quota, "PodOutOfMemory", false, words);
     }
     if said(NO_SERVER) {
@@ -212,7 +213,13 @@ mod tests {
                     Traceback (most recent call last):\n  File \"score.py\", line 2, in init\n    raise E(1)\nE: two\n\
                     lines.\n\nThe above exception was the direct cause of the following exception:\n\nmore";
         let table = [
-            (EXIT_3, import, "UserScriptImportError", true, "score.py can't be imported: ModuleNotFoundError: No module named 'x'. Add the package"),
+            (
+                EXIT_3,
+                import,
+                "UserScriptImportError",
+                true,
+                "score.py can't be imported: ModuleNotFoundError: No module named 'x'. Add the package",
+            ),
             (EXIT_3, init, "UserScriptInitFailed", false, "init() of score.py raised E: two lines. Correct"),
             (
                 EXIT_3,
@@ -221,7 +228,13 @@ mod tests {
                 true,
                 "does not have a run() function defined. It needs init() and run(data).",
             ),
-            (EXIT_3, "/v/bin/python: No module named azureml_inference_server_http", "ImageBuildFailure", true, "conda file"),
+            (
+                EXIT_3,
+                "/v/bin/python: No module named azureml_inference_server_http",
+                "ImageBuildFailure",
+                true,
+                "conda file",
+            ),
             (
                 End::WorkersDied,
                 "Invoking user's init function\ngunicorn.error - Worker (pid:9) was sent SIGKILL! Perhaps out of memory?",
@@ -230,10 +243,34 @@ mod tests {
                 "limit of 1.0 GiB",
             ),
             (End::WorkersDied, "Invoking user's init function", "UserScriptInitFailed", false, "again and again"),
-            (End::WorkersDied, "Starting up app insights client", "UserScriptImportError", false, "while score.py was imported"),
-            (End::Exited(Exit { code: None, signal: Some(9), out_of_memory: true }), "", "PodOutOfMemory", false, "It printed nothing"),
-            (End::Exited(Exit { code: None, signal: Some(11), out_of_memory: false }), "", "InternalServerError", false, "killed by signal 11"),
-            (End::NotReady(Duration::from_secs(310)), "Invoking user's init function", "ResourceNotReady", true, "not ready after 310 s; it is still in init()"),
+            (
+                End::WorkersDied,
+                "Starting up app insights client",
+                "UserScriptImportError",
+                false,
+                "while score.py was imported",
+            ),
+            (
+                End::Exited(Exit { code: None, signal: Some(9), out_of_memory: true }),
+                "",
+                "PodOutOfMemory",
+                false,
+                "It printed nothing",
+            ),
+            (
+                End::Exited(Exit { code: None, signal: Some(11), out_of_memory: false }),
+                "",
+                "InternalServerError",
+                false,
+                "killed by signal 11",
+            ),
+            (
+                End::NotReady(Duration::from_secs(310)),
+                "Invoking user's init function",
+                "ResourceNotReady",
+                true,
+                "not ready after 310 s; it is still in init()",
+            ),
         ];
         for (end, text, code, hopeless, words) in table {
             let shown = format!("{end:?} {text}");

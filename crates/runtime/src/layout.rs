@@ -267,10 +267,7 @@ mod tests {
         let layout = Layout::new(&request(|_| {})).unwrap();
         let targets: Vec<_> = layout.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
         let model_dir = "/var/azureml-app/azureml-models/diabetes/3";
-        assert_eq!(
-            targets,
-            ["/state/environments/1", "/var/azureml-app/onlinescoring", &format!("{model_dir}/model")]
-        );
+        assert_eq!(targets, ["/state/environments/1", "/var/azureml-app/onlinescoring", &format!("{model_dir}/model")]);
         assert!(layout.mounts.iter().all(|mount| mount.access == Access::ReadOnly));
         for (name, value) in [
             ("AZUREML_MODEL_DIR", model_dir),
@@ -287,11 +284,31 @@ mod tests {
     fn what_a_user_may_choose() {
         let entry = "AZUREML_ENTRY_SCRIPT";
         let table: [(Change, &str, &str); 8] = [
-            (|r| r.code.as_mut().unwrap().script = "src/score.py".into(), entry, "/var/azureml-app/onlinescoring/src/score.py"),
-            (|r| r.code.as_mut().unwrap().script = "src/score.py".into(), "AML_APP_ROOT", "/var/azureml-app/onlinescoring/src"),
-            (|r| r.code.as_mut().unwrap().script = ".\\src\\score.py".into(), entry, "/var/azureml-app/onlinescoring/src/score.py"),
-            (|r| r.code.as_mut().unwrap().source = "/state/code/my code".into(), entry, "/var/azureml-app/onlinescoring/score.py"),
-            (|r| r.code.as_mut().unwrap().source = "/state/azureml-models".into(), entry, "/var/azureml-app/onlinescoring/score.py"),
+            (
+                |r| r.code.as_mut().unwrap().script = "src/score.py".into(),
+                entry,
+                "/var/azureml-app/onlinescoring/src/score.py",
+            ),
+            (
+                |r| r.code.as_mut().unwrap().script = "src/score.py".into(),
+                "AML_APP_ROOT",
+                "/var/azureml-app/onlinescoring/src",
+            ),
+            (
+                |r| r.code.as_mut().unwrap().script = ".\\src\\score.py".into(),
+                entry,
+                "/var/azureml-app/onlinescoring/src/score.py",
+            ),
+            (
+                |r| r.code.as_mut().unwrap().source = "/state/code/my code".into(),
+                entry,
+                "/var/azureml-app/onlinescoring/score.py",
+            ),
+            (
+                |r| r.code.as_mut().unwrap().source = "/state/azureml-models".into(),
+                entry,
+                "/var/azureml-app/onlinescoring/score.py",
+            ),
             (|r| r.model_mount_path = Some("/models".into()), "AZUREML_MODEL_DIR", "/models/diabetes/3"),
             (|r| set(r, "WORKER_COUNT", "4"), "WORKER_COUNT", "4"),
             (|r| set(r, "HOME", "/elsewhere"), "HOME", "/elsewhere"),

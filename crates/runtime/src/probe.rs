@@ -154,7 +154,8 @@ async fn once(dial: &dyn Dial, address: SocketAddr, limit: Duration) -> bool {
 async fn ask(dial: &dyn Dial, address: SocketAddr) -> io::Result<u16> {
     let socket = TcpSocket::from_std_stream(dial.socket()?.into());
     let mut stream: TcpStream = socket.connect(address).await?;
-    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nUser-Agent: casemate-probe\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {address}\r\nUser-Agent: casemate-probe\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::with_capacity(512);
     // Read to the end: a server whose answer is not read to the end may log an error.
@@ -194,7 +195,8 @@ mod tests {
 
     #[test]
     fn thresholds_count_answers_in_a_row() {
-        let table: [(u32, u32, &[bool], &[Option<bool>]); 3] = [
+        type Row = (u32, u32, &'static [bool], &'static [Option<bool>]);
+        let table: [Row; 3] = [
             (1, 1, &[true, false, true], &[None, Some(false), Some(true)]),
             (1, 2, &[false, true, false, false, false], &[None, None, None, Some(false), None]),
             (2, 1, &[false, true, false, true, true], &[Some(false), None, None, None, Some(true)]),
@@ -240,7 +242,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         // Nobody accepts: the kernel takes the connection, no answer comes.
         assert!(!once(&Direct, address, MIN_WAIT).await);
-        let serving = tokio::task::spawn(async move {
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
             let (unanswered, _) = listener.accept().await.unwrap();
             drop(unanswered);
             for answer in ["HTTP/1.1 500 Bad\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nHealthy"] {
@@ -252,7 +255,7 @@ mod tests {
             }
         });
         first_success(&Direct, address, schedule(1, 1)).await;
-        serving.await.unwrap();
+        serving.join_all().await;
         assert!(!once(&Direct, address, MIN_WAIT).await, "nobody listens any more");
     }
 }

@@ -43,7 +43,8 @@ impl Process {
         limits: Limits,
         log: &LogWriter,
     ) -> Result<Self, String> {
-        let LogPipe { stdout, stderr, pump, tail } = log.pipe().map_err(|error| format!("no pipe for the log: {error}"))?;
+        let LogPipe { stdout, stderr, pump, tail } =
+            log.pipe().map_err(|error| format!("no pipe for the log: {error}"))?;
         let spec = SandboxSpec {
             name,
             program: layout.program.clone(),
@@ -58,7 +59,8 @@ impl Process {
         };
         let launcher = Arc::clone(launcher);
         let launched = tokio::task::spawn_blocking(move || launcher.launch(spec)).await;
-        let sandbox = launched.map_err(|_| "the launch was broken off".to_owned())?.map_err(|error| error.to_string())?;
+        let sandbox =
+            launched.map_err(|_| "the launch was broken off".to_owned())?.map_err(|error| error.to_string())?;
         let pidfd = sandbox.pidfd().try_clone_to_owned().and_then(watched);
         let pidfd = pidfd.map_err(|error| format!("the process can't be watched: {error}"))?;
         let pump = tokio::task::spawn_blocking(move || pump.run());
@@ -137,7 +139,10 @@ impl Dial for Cell {
     }
 }
 
-#[expect(deprecated, reason = "its replacement is unsafe, for types that may change their descriptor; OwnedFd does not")]
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe, for types that may change their descriptor; OwnedFd does not"
+)]
 fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
 }

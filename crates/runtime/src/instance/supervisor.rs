@@ -200,7 +200,8 @@ impl Supervisor {
                 turn.take();
             }
             let news = process.tail.news(&mut seen);
-            boots += u32::try_from(news.iter().filter(|line| failure::is_worker_boot(line)).count()).unwrap_or(u32::MAX);
+            boots +=
+                u32::try_from(news.iter().filter(|line| failure::is_worker_boot(line)).count()).unwrap_or(u32::MAX);
             if boots.saturating_sub(self.plan.layout.workers) >= MAX_WORKER_DEATHS {
                 return Turn::Ended(End::WorkersDied);
             }
@@ -316,6 +317,19 @@ impl Supervisor {
     fn memory_note(&self) -> String {
         let advice = "Choose a larger instance_type, or use less memory in init() and run().";
         format!("PodOutOfMemory: {} {advice}", failure::memory_words(self.plan.size.memory_bytes))
+    }
+}
+
+impl Drop for Supervisor {
+    /// However the supervision ends, nobody may take the instance for ready afterwards.
+    fn drop(&mut self) {
+        self.status.send_if_modified(|status| {
+            let unfinished = !matches!(status, InstanceStatus::Failed(_) | InstanceStatus::Stopped);
+            if unfinished {
+                *status = InstanceStatus::Stopped;
+            }
+            unfinished
+        });
     }
 }
 

@@ -37,6 +37,25 @@ fn lines_are_made_safe() {
     }
 }
 
+proptest::proptest! {
+    #[test]
+    fn lines_do_not_depend_on_how_the_bytes_arrive(
+        chunks in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40), 0..20)
+    ) {
+        let clean = |chunks: &[&[u8]]| {
+            let mut got = Vec::new();
+            let mut cleaner = lines::Cleaner::default();
+            chunks.iter().for_each(|chunk| cleaner.push(chunk, &mut |line| got.push(line.to_owned())));
+            cleaner.finish(&mut |line| got.push(line.to_owned()));
+            got
+        };
+        let pieces: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        let lines = clean(&pieces);
+        proptest::prop_assert_eq!(&lines, &clean(&[&chunks.concat()]));
+        proptest::prop_assert!(lines.iter().all(|line| line.chars().all(|c| c == '\t' || !c.is_control())));
+    }
+}
+
 #[test]
 fn a_log_stays_bounded_and_keeps_its_end() {
     let dir = tempfile::tempdir().unwrap();
