@@ -9,8 +9,12 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::template::is_shallow;
+
 /// Most pairs of a query that are read.
 const MAX_QUERY_PAIRS: usize = 64;
+/// The deepest body that is taken; what is stored must stay readable.
+const MAX_DEPTH: usize = 64;
 /// Most items in one page of a list.
 const MAX_PAGE: usize = 1000;
 
@@ -162,11 +166,14 @@ fn no_such_path(path: &str) -> Fault {
 fn canonical_parts(path: &str) -> Result<Vec<String>, Fault> {
     let mut parts = Vec::new();
     for part in path.trim_matches('/').split('/').filter(|part| !part.is_empty()) {
-        let decoded = percent_decode_str(part).decode_utf8().map_err(|_| {
-            Fault::invalid("InvalidResourceId", "The path has a part that is not UTF-8 when decoded.")
-        })?;
+        let decoded = percent_decode_str(part)
+            .decode_utf8()
+            .map_err(|_| Fault::invalid("InvalidResourceId", "The path has a part that is not UTF-8 when decoded."))?;
         if decoded.contains('/') {
-            return Err(Fault::invalid("InvalidResourceId", format!("The part '{decoded}' of the path holds a slash.")));
+            return Err(Fault::invalid(
+                "InvalidResourceId",
+                format!("The part '{decoded}' of the path holds a slash."),
+            ));
         }
         parts.push(decoded.into_owned());
     }
@@ -217,6 +224,12 @@ fn spell_types(parts: &mut [String], at: usize) -> usize {
     end
 }
 
+/// A type in the spelling of its known words.
+fn spelled(kind: &str) -> String {
+    let known = |part: &str| KNOWN_WORDS.iter().find(|known| known.eq_ignore_ascii_case(part)).copied();
+    kind.split('/').map(|part| known(part).unwrap_or(part)).collect::<Vec<_>>().join("/")
+}
+
 /// The pairs of a query.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Vec<(String, String)>);
@@ -257,7 +270,12 @@ impl Call {
     /// # Errors
     /// `InvalidRequestContent` naming line, column and cause.
     pub fn json(&self) -> Result<Value, Fault> {
-        self.json_as()
+        let body: Value = self.json_as()?;
+        if is_shallow(&body, MAX_DEPTH) {
+            return Ok(body);
+        }
+        let message = format!("The request's body nests deeper than {MAX_DEPTH} levels.");
+        Err(Fault::invalid("InvalidRequestContent", message))
     }
 
     /// The body as a typed value.
@@ -269,7 +287,10 @@ impl Call {
             return Err(Fault::invalid("InvalidRequestContent", "The request has no body; send a JSON object."));
         }
         serde_json::from_slice(&self.body).map_err(|error| {
-            Fault::invalid("InvalidRequestContent", format!("The request's body is not the JSON expected here: {error}."))
+            Fault::invalid(
+                "InvalidRequestContent",
+                format!("The request's body is not the JSON expected here: {error}."),
+            )
         })
     }
 
@@ -335,7 +356,7 @@ impl Call {
     pub fn permission(&self) -> String {
         let kind = match &self.target {
             Target::Resource(id) | Target::Action { resource: id, .. } => id.resource_type(),
-            other => other.kind(),
+            other => spelled(&other.kind()),
         };
         match (&self.target, self.method.as_str()) {
             (Target::Action { name, .. }, _) => format!("{kind}/{name}/action"),
@@ -346,8 +367,30 @@ impl Call {
         }
     }
 
-    /// The answer to a method that the target does not have.
+    /// The path of the target, for links.
     #[must_use]
+    pub fn path(&self) -> String {
+        match &self.target {
+            Target::Resource(id) => id.as_str().to_owned(),
+            Target::Action { resource, name } => format!("{resource}/{name}"),
+            Target::Namespace { scope, namespace } => {
+                format!("{}/providers/{namespace}", scope.as_ref().map_or("", ResourceId::as_str))
+            }
+            Target::Collection { parent, kind } => {
+                let scope = parent.as_ref().map_or("", ResourceId::as_str);
+                let own = parent.as_ref().map(|parent| format!("{}/", parent.resource_type().to_lowercase()));
+                match own.and_then(|own| kind.strip_prefix(own.as_str())) {
+                    Some(last) => format!("{scope}/{}", spelled(last)),
+                    None => format!("{scope}/providers/{}", spelled(kind)),
+                }
+            }
+        }
+    }
+
+    /// The answer to a method that the target does not have.
+    ///
+    /// # Errors
+    /// Always: `MethodNotAllowed`.
     pub fn method_not_allowed(&self) -> Result<Response, crate::ApiError> {
         let what = match &self.target {
             Target::Action { name, .. } => format!("the action '{name}'"),

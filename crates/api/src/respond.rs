@@ -40,16 +40,28 @@ pub fn no_content() -> Response {
 /// A resource in its public shape with its ETag; 304 when the reader has it already.
 #[must_use]
 pub fn resource(call: &Call, row: &Resource) -> Response {
+    shown(call, row, &row.to_public())
+}
+
+/// As [`resource`], with a shape of its own.
+#[must_use]
+pub fn shown(call: &Call, row: &Resource, body: &Value) -> Response {
     if call.has_version(&row.etag) {
         return with_etag(StatusCode::NOT_MODIFIED.into_response(), row);
     }
-    with_etag(ok(&row.to_public()), row)
+    with_etag(ok(body), row)
 }
 
 /// The answer to a write that is already done: 201 for a new resource, else 200.
 #[must_use]
 pub fn written(put: &Put) -> Response {
-    with_etag(json(created_or_ok(put.created), &put.resource.to_public()), &put.resource)
+    written_as(put, &put.resource.to_public())
+}
+
+/// As [`written`], with a shape of its own.
+#[must_use]
+pub fn written_as(put: &Put, body: &Value) -> Response {
+    with_etag(json(created_or_ok(put.created), body), &put.resource)
 }
 
 /// The answer to a PUT or PATCH that goes on in the background: 201 or 200 with the resource, and where to poll.

@@ -1,0 +1,81 @@
+//! Resources: which family answers for which type.
+
+pub(crate) mod shape;
+
+mod computes;
+mod deployments;
+mod filter;
+mod generic;
+mod groups;
+mod listing;
+mod networks;
+mod operations;
+mod principals;
+mod providers;
+mod provision;
+mod roles;
+mod subscriptions;
+mod workspaces;
+
+use casemate_model::Fault;
+
+use crate::{
+    call::{Call, Target},
+    context::{OpContext, Outcome},
+    error::ApiError,
+    ml,
+    state::ApiState,
+};
+
+/// Answers a call about any resource.
+pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> Outcome {
+    if let Some(subscription) = call.target.scope().and_then(|scope| scope.subscription())
+        && subscription != state.config.subscription.to_string()
+    {
+        let own = state.config.subscription;
+        let message = format!("The subscription '{subscription}' could not be found. This platform has one: '{own}'.");
+        return Err(Fault::not_found("SubscriptionNotFound", message).into());
+    }
+    let kind = call.target.kind();
+    if let Some((_, "register" | "unregister")) = kind.split_once('/') {
+        return providers::register(ctx, call);
+    }
+    match kind.as_str() {
+        "microsoft.resources/tenants" | "microsoft.resources/subscriptions" => {
+            subscriptions::dispatch(ctx, state, call)
+        }
+        "microsoft.resources/subscriptions/locations" => subscriptions::locations(ctx, state, call),
+        "microsoft.resources/providers" => providers::dispatch(ctx, call),
+        "microsoft.resources/resourcegroups" => groups::dispatch(ctx, state, call).await,
+        "microsoft.resources/subscriptions/resources" | "microsoft.resources/resourcegroups/resources" => {
+            listing::dispatch(ctx, state, call).await
+        }
+        "microsoft.resources/deployments" | "microsoft.resources/deployments/operations" => {
+            deployments::dispatch(ctx, state, call).await
+        }
+        "casemate.platform/operationstatuses" | "casemate.platform/operationresults" => {
+            operations::dispatch(ctx, state, call).await
+        }
+        "casemate.identity/serviceprincipals" => principals::dispatch(ctx, state, call).await,
+        "microsoft.authorization/roleassignments" => roles::assignments(ctx, state, call).await,
+        "microsoft.authorization/roledefinitions" => roles::definitions(ctx, call),
+        "microsoft.machinelearningservices/workspaces" => workspaces::dispatch(ctx, state, call).await,
+        "microsoft.machinelearningservices/workspaces/outboundrules" => networks::rules(ctx, state, call).await,
+        "microsoft.machinelearningservices/workspaces/computes" => computes::dispatch(ctx, state, call).await,
+        known if generic::is_known(known) => generic::dispatch(ctx, state, call).await,
+        _ => match ml::dispatch(ctx, state, call).await {
+            Some(outcome) => outcome,
+            None => Err(unknown(call, &kind)),
+        },
+    }
+}
+
+fn unknown(call: &Call, kind: &str) -> ApiError {
+    let message = match &call.target {
+        Target::Action { resource, name } => {
+            format!("The action '{name}' is not known for the resource type '{}'.", resource.resource_type())
+        }
+        _ => format!("The resource type '{kind}' could not be found on this platform."),
+    };
+    Fault::not_found("InvalidResourceType", message).into()
+}

@@ -1,0 +1,81 @@
+//! Writing and showing a resource by its type: what a PUT and a template share.
+
+use casemate_model::{Fault, FaultKind, Resource, ResourceId};
+use casemate_store::{Condition, Filter, Put, Tx};
+use serde_json::Value;
+
+use super::{generic, groups, roles, workspaces};
+use crate::{
+    call::Call,
+    context::{OpContext, Outcome},
+    error::ApiError,
+    respond,
+    state::ApiState,
+};
+
+const WORKSPACE: &str = "microsoft.machinelearningservices/workspaces";
+
+/// Writes one resource of a template.
+///
+/// # Errors
+/// What a PUT of the same body would give, and `NotImplemented` for types that templates can't make here.
+pub(super) async fn write(
+    tx: &mut Tx,
+    ctx: &OpContext,
+    state: &ApiState,
+    id: &ResourceId,
+    body: Value,
+) -> Result<Put, ApiError> {
+    let kind = id.resource_type().to_lowercase();
+    let none = Condition::None;
+    match kind.as_str() {
+        "microsoft.resources/resourcegroups" => {
+            ctx.authorize("Microsoft.Resources/subscriptions/resourceGroups/write", id)?;
+            groups::write(tx, ctx, id, body, &none).await
+        }
+        "microsoft.authorization/roleassignments" => roles::write(tx, ctx, state, id, body, &none).await,
+        WORKSPACE => {
+            ctx.authorize(&format!("{}/write", id.resource_type()), id)?;
+            workspaces::write(tx, ctx, state, id, body, &none).await
+        }
+        known if generic::is_known(known) => {
+            ctx.authorize(&format!("{}/write", id.resource_type()), id)?;
+            generic::write(tx, ctx, state, id, body, &none).await
+        }
+        _ => {
+            let message = format!(
+                "A template can't make resources of the type '{}' on this platform yet. It can make workspaces and \
+                 what belongs to them (storage account, key vault, log analytics, insights, registry, identities), \
+                 role assignments and, at the subscription, resource groups.",
+                id.resource_type()
+            );
+            Err(Fault::new(FaultKind::NotImplemented, "NotImplemented", message).at(id.as_str()).into())
+        }
+    }
+}
+
+/// A resource as clients see it, with what depends on the platform's address filled in. `rules` are a workspace's
+/// outbound rules.
+pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: &[Resource]) -> Value {
+    let kind = row.id.resource_type().to_lowercase();
+    match kind.as_str() {
+        WORKSPACE => workspaces::show(ctx, state, row, rules),
+        "microsoft.authorization/roleassignments" => roles::show(row),
+        known if generic::is_known(known) => generic::show(ctx, state, row),
+        _ => row.to_public(),
+    }
+}
+
+/// The rules of a workspace; none for other types.
+pub(super) async fn rules(state: &ApiState, row: &Resource) -> Result<Vec<Resource>, ApiError> {
+    if !row.id.is_type(WORKSPACE) {
+        return Ok(Vec::new());
+    }
+    Ok(state.store.resource_list(&Filter::of_type(super::networks::RULE_TYPE).child_of(&row.id)).await?)
+}
+
+/// 200 with a resource.
+pub(super) async fn answer(ctx: &OpContext, state: &ApiState, call: &Call, row: &Resource) -> Outcome {
+    let rules = rules(state, row).await?;
+    Ok(respond::shown(call, row, &show(ctx, state, row, &rules)))
+}

@@ -1,0 +1,188 @@
+//! The front door: request ids, limits, and the way to metadata, tokens, blobs and resources.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use casemate_model::{Fault, FaultKind};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::{
+    arm,
+    call::{Call, Query, Target},
+    context::{DirectoryCache, OpContext, Outcome},
+    error::ApiError,
+    metadata,
+    state::ApiState,
+    token::{self, Issuer},
+};
+
+/// The largest body of a management request, in bytes.
+const MAX_BODY: usize = 4 << 20;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest client request id that is sent back.
+const MAX_CLIENT_ID: usize = 40;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+
+/// The management API as a service.
+pub fn router(state: ApiState) -> Router {
+    let front = Arc::new(Front::new(state));
+    Router::new().fallback(move |request: Request<Body>| {
+        let front = Arc::clone(&front);
+        async move { front.enter(request).await }
+    })
+}
+
+struct Front {
+    state: ApiState,
+    directory: DirectoryCache,
+    issuer: Issuer,
+}
+
+impl Front {
+    fn new(state: ApiState) -> Self {
+        Self { directory: DirectoryCache::new(state.store.clone()), issuer: Issuer::new(state.clock.clone()), state }
+    }
+
+    async fn enter(&self, request: Request<Body>) -> Response {
+        let id = Uuid::new_v4();
+        let correlation = guid_header(request.headers(), &CORRELATION_ID).unwrap_or(id);
+        let client = request.headers().get(&CLIENT_ID).cloned();
+        let span = tracing::info_span!("request", %id, method = %request.method(), path = %request.uri().path());
+        let handled = AssertUnwindSafe(self.route(request, id)).catch_unwind().instrument(span).await;
+        let mut response = match handled {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error.into_response(),
+            Err(_) => {
+                tracing::error!(%id, "a handler panicked");
+                let message = format!("The platform failed to handle the request; its log names the request id {id}.");
+                ApiError::from(Fault::internal(message)).into_response()
+            }
+        };
+        let headers = response.headers_mut();
+        let guid = |id: Uuid| HeaderValue::from_str(&id.to_string()).ok();
+        headers.extend(guid(id).map(|value| (REQUEST_ID, value)));
+        headers.extend(guid(correlation).map(|value| (CORRELATION_ID, value)));
+        headers.extend(client.filter(|value| value.len() <= MAX_CLIENT_ID).map(|value| (CLIENT_ID, value)));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+        response
+    }
+
+    async fn route(&self, request: Request<Body>, id: Uuid) -> Outcome {
+        let base = base_url(&request).unwrap_or_else(|| self.state.config.url.clone());
+        let path = request.uri().path();
+        if is_blob_path(path) {
+            return Ok(self.state.blob.handle(request).await.map(Body::new));
+        }
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        if path.trim_end_matches('/').eq_ignore_ascii_case("/metadata/endpoints") {
+            return Ok(metadata::answer(&self.state.config, &base, &query));
+        }
+        if let Some(route) = token::Route::parse(path) {
+            let directory = self.directory.get().await?;
+            let (parts, body) = request.into_parts();
+            let body = read_body(&parts, body).await?;
+            let asked = token::Asked { parts: &parts, query: &query, body: &body, base: &base };
+            return Ok(self.issuer.answer(&self.state, &directory, route, &asked).await);
+        }
+        let ctx = self.authenticate(request.headers(), id, base).await?;
+        let target = Target::parse(request.method(), path)?;
+        let (parts, body) = request.into_parts();
+        let body = if parts.method == Method::GET || parts.method == Method::HEAD {
+            Bytes::new()
+        } else {
+            read_body(&parts, body).await?
+        };
+        let call = Call { method: parts.method, target, query, headers: parts.headers, body };
+        arm::dispatch(&ctx, &self.state, &call).await
+    }
+
+    /// Who asks, from the bearer token.
+    async fn authenticate(&self, headers: &HeaderMap, id: Uuid, base: String) -> Result<OpContext, ApiError> {
+        let challenge = |fault: Fault, error: Option<&str>| {
+            let mut value = format!("Bearer authorization_uri=\"{base}/adfs/{}\"", self.state.config.tenant);
+            if let Some(error) = error {
+                let description: String =
+                    fault.message.chars().filter(|c| c.is_ascii() && !c.is_ascii_control() && *c != '"').collect();
+                value.push_str(&format!(", error=\"{error}\", error_description=\"{description}\""));
+            }
+            ApiError::from(fault).with_header(header::WWW_AUTHENTICATE, &value)
+        };
+        let unauthenticated = |code: &str, message: String| Fault::new(FaultKind::Unauthenticated, code, message);
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            let message = "Authentication failed. The 'Authorization' header is missing. Sign in (casemate login, or a \
+                           credential of the SDK) and send 'Authorization: Bearer TOKEN'.";
+            return Err(challenge(unauthenticated("AuthenticationFailed", message.to_owned()), None));
+        };
+        let scheme_and_token = value.to_str().ok().and_then(|value| value.trim().split_once(' '));
+        let Some((_, token)) = scheme_and_token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
+            let message = "Authentication failed. The 'Authorization' header is provided in an invalid format; send \
+                           'Bearer TOKEN'.";
+            let fault = unauthenticated("AuthenticationFailedInvalidHeader", message.to_owned());
+            return Err(challenge(fault, Some("invalid_token")));
+        };
+        let checked = self.state.tokens.check(token.trim(), &[&self.state.config.url]);
+        let claims = checked.map_err(|error| challenge(Fault::from(error), Some("invalid_token")))?;
+        let directory = self.directory.get().await?;
+        let Some(principal) = directory.principal(claims.principal.app_id).cloned() else {
+            let message = format!(
+                "The token was issued to the application {}, which does not exist any more. Sign in with another.",
+                claims.principal.app_id
+            );
+            return Err(challenge(unauthenticated("InvalidAuthenticationToken", message), Some("invalid_token")));
+        };
+        Ok(OpContext::new(principal, id, base.clone(), directory))
+    }
+}
+
+/// `/ACCOUNT.blob.SUFFIX/…`: what a blob client makes of an account name that ends in a path.
+fn is_blob_path(path: &str) -> bool {
+    path.trim_start_matches('/').split('/').next().is_some_and(|first| first.contains(".blob."))
+}
+
+fn guid_header(headers: &HeaderMap, name: &HeaderName) -> Option<Uuid> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// How the client reached the platform: the host it named, if that is a plain host and port.
+fn base_url(request: &Request<Body>) -> Option<String> {
+    let named = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = named.or_else(|| request.headers().get(header::HOST)?.to_str().ok())?;
+    let plain =
+        !host.is_empty() && host.len() <= 255 && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+    plain.then(|| format!("https://{}", host.to_ascii_lowercase()))
+}
+
+async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Fault> {
+    let too_large = || {
+        let message = format!("The request's body is larger than {} MiB; send less.", MAX_BODY >> 20);
+        Fault::new(FaultKind::TooLarge, "RequestContentTooLarge", message)
+    };
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => {
+            Err(Fault::invalid("IncompleteBody", "The request's body ended before it was complete; send it again."))
+        }
+        Err(_) => {
+            Err(Fault::invalid("IncompleteBody", "The request's body did not arrive within 60 seconds; send it again."))
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! A template's parts: what it declares, and what each resource of it becomes.
+
+use std::collections::BTreeMap;
+
+use casemate_model::{Fault, ResourceId};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::{
+    evaluate::{Evaluator, Halt, Known, is_shallow},
+    functions,
+};
+
+/// Most resources in one template, loops unrolled.
+const MAX_RESOURCES: usize = 800;
+/// Most parameters, and most variables.
+const MAX_NAMES: usize = 256;
+/// The deepest body of a resource.
+const MAX_BODY_DEPTH: usize = 64;
+
+/// Where and for whom a template is deployed.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The subscription's GUID.
+    pub subscription: Uuid,
+    /// The tenant's GUID.
+    pub tenant: Uuid,
+    /// The subscription's name for people.
+    pub subscription_name: String,
+    /// The group's public shape; none for a deployment at the subscription.
+    pub group: Option<Value>,
+    /// The deployment's name.
+    pub deployment_name: String,
+    /// The deployment's own location, if it has one.
+    pub location: Option<String>,
+    /// The time that `utcNow()` gives. A text, since the evaluation may be repeated.
+    pub now: Timestamp,
+}
+
+impl Place {
+    pub(super) fn group_name(&self) -> Option<&str> {
+        self.group.as_ref()?.get("name")?.as_str()
+    }
+
+    pub(super) fn subscription_object(&self) -> Value {
+        json!({
+            "id": format!("/subscriptions/{}", self.subscription),
+            "subscriptionId": self.subscription.to_string(),
+            "tenantId": self.tenant.to_string(),
+            "displayName": self.subscription_name,
+        })
+    }
+}
+
+impl Place {
+    pub(super) fn subscription_text(&self) -> String {
+        self.subscription.to_string()
+    }
+}
+
+fn wrong(place: &str, message: &str) -> Fault {
+    Fault::invalid("InvalidTemplate", format!("Deployment template validation failed at '{place}': {message}."))
+        .at(place)
+}
+
+/// A parsed template document.
+#[derive(Debug, Clone)]
+pub struct Template {
+    parameters: Map<String, Value>,
+    variables: Map<String, Value>,
+    resources: Vec<RawResource>,
+    outputs: Map<String, Value>,
+}
+
+/// One declaration under `resources`, with those of its parents folded in.
+#[derive(Debug, Clone)]
+struct RawResource {
+    place: String,
+    /// Types and names of the declarations around it, outermost first.
+    parents: Vec<(String, String)>,
+    raw: Map<String, Value>,
+}
+
+impl Template {
+    /// Reads a template's document.
+    ///
+    /// # Errors
+    /// `InvalidTemplate` naming the place and what is wrong there.
+    pub fn parse(document: &Value) -> Result<Self, Fault> {
+        let Some(document) = document.as_object() else {
+            return Err(wrong("template", "it is not a JSON object"));
+        };
+        let schema = document.get("$schema").and_then(Value::as_str).unwrap_or_default();
+        if !schema.to_ascii_lowercase().contains("deploymenttemplate.json") {
+            return Err(wrong(
+                "$schema",
+                "it does not name a deployment template's schema (…/deploymentTemplate.json#)",
+            ));
+        }
+        let known =
+            ["$schema", "contentVersion", "apiProfile", "metadata", "parameters", "variables", "resources", "outputs"];
+        if let Some(other) = document.keys().find(|key| !known.contains(&key.as_str())) {
+            return Err(wrong(
+                other,
+                &format!("this part of a template is not known here; known are: {}", known.join(", ")),
+            ));
+        }
+        let map = |name: &str| match document.get(name) {
+            None | Some(Value::Null) => Ok(Map::new()),
+            Some(Value::Object(map)) => Ok(map.clone()),
+            Some(other) => Err(wrong(name, &format!("it is {}, not an object", functions::kind(other)))),
+        };
+        let (parameters, variables, outputs) = (map("parameters")?, map("variables")?, map("outputs")?);
+        for (name, map) in [("parameters", &parameters), ("variables", &variables), ("outputs", &outputs)] {
+            if map.len() > MAX_NAMES {
+                return Err(wrong(name, &format!("there are {} entries; at most {MAX_NAMES} are allowed", map.len())));
+            }
+        }
+        if variables.contains_key("copy") {
+            return Err(wrong("variables.copy", "loops over variables are not known here; write the values out"));
+        }
+        let mut resources = Vec::new();
+        match document.get("resources") {
+            Some(Value::Array(list)) => flatten(list, "resources", &[], &mut resources)?,
+            Some(_) => return Err(wrong("resources", "it is not an array")),
+            None => return Err(wrong("resources", "a template needs this array, even if it is empty")),
+        }
+        Ok(Self { parameters, variables, resources, outputs })
+    }
+}
+
+fn flatten(
+    list: &[Value],
+    place: &str,
+    parents: &[(String, String)],
+    found: &mut Vec<RawResource>,
+) -> Result<(), Fault> {
+    for (at, item) in list.iter().enumerate() {
+        let place = format!("{place}[{at}]");
+        let Some(raw) = item.as_object() else {
+            return Err(wrong(&place, "it is not an object"));
+        };
+        if found.len() >= MAX_RESOURCES {
+            return Err(wrong(&place, &format!("a template may have at most {MAX_RESOURCES} resources")));
+        }
+        let mut raw = raw.clone();
+        let children = raw.remove("resources");
+        let text = |key: &str| match raw.get(key).and_then(Value::as_str) {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(wrong(&place, &format!("a resource needs '{key}', a text"))),
+        };
+        let own = (text("type")?, text("name")?);
+        let mut path = parents.to_vec();
+        found.push(RawResource { place: place.clone(), parents: path.clone(), raw });
+        if let Some(children) = children {
+            let Some(children) = children.as_array() else {
+                return Err(wrong(&format!("{place}.resources"), "it is not an array"));
+            };
+            path.push(own);
+            flatten(children, &format!("{place}.resources"), &path, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a parameter's value comes from.
+#[derive(Debug, Clone)]
+pub(super) enum ParameterSource {
+    /// Given with the request.
+    Fixed(Value),
+    /// The template's default, perhaps an expression.
+    Default(Value),
+}
+
+/// A resource as declared: all that is known before any resource's state is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    /// Its id.
+    pub id: ResourceId,
+    /// Where it stands in the document.
+    pub place: String,
+    /// The resources of this template that come first, as indexes into [`Deployment::declared`].
+    pub after: Vec<usize>,
+    raw: usize,
+    copy: Option<(String, i64)>,
+}
+
+/// What a resource becomes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// Its id.
+    pub id: ResourceId,
+    /// Its body: location, tags, identity, sku, kind and properties, as far as they are given.
+    pub body: Value,
+}
+
+/// A template with its parameters at its place, ready to be worked off.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    pub(super) place: Place,
+    pub(super) parameters: BTreeMap<String, ParameterSource>,
+    pub(super) variables: BTreeMap<String, Value>,
+    definitions: Map<String, Value>,
+    raws: Vec<RawResource>,
+    outputs: Map<String, Value>,
+    declared: Vec<Declared>,
+}
+
+impl Deployment {
+    /// Checks parameters, drops resources whose condition does not hold, unrolls loops, and finds out ids and order
+    /// as far as `dependsOn` gives it.
+    ///
+    /// # Errors
+    /// `InvalidTemplate` naming the place and what is wrong there.
+    pub fn new(template: Template, given: &Value, place: Place) -> Result<Self, Fault> {
+        let mut deployment = Self {
+            place,
+            parameters: sources(&template.parameters, given)?,
+            variables: template.variables.into_iter().map(|(name, raw)| (name.to_lowercase(), raw)).collect(),
+            definitions: template.parameters,
+            raws: template.resources,
+            outputs: template.outputs,
+            declared: Vec::new(),
+        };
+        deployment.fix_parameters()?;
+        deployment.declare()?;
+        Ok(deployment)
+    }
+
+    /// The resources to be written.
+    #[must_use]
+    pub fn declared(&self) -> &[Declared] {
+        &self.declared
+    }
+
+    /// The id of the one resource with this full name (`workspace` or `workspace/endpoint`).
+    pub(super) fn declared_name(&self, name: &str) -> Option<ResourceId> {
+        let named = |declared: &&Declared| full_name(&declared.id).eq_ignore_ascii_case(name);
+        self.declared.iter().find(named).map(|declared| declared.id.clone())
+    }
+
+    /// The parameters' values; secure ones are left out.
+    ///
+    /// # Errors
+    /// As the evaluation of a default value.
+    pub fn shown_parameters(&self) -> Result<Value, Halt> {
+        let known = Known::new();
+        let at = Evaluator::new(self, &known, None);
+        let mut shown = Map::new();
+        for (name, definition) in &self.definitions {
+            let sort = definition.get("type").and_then(Value::as_str).unwrap_or_default();
+            let mut entry = json!({"type": sort});
+            if !sort.to_ascii_lowercase().starts_with("secure") {
+                entry["value"] = at.parameter(name)?;
+            }
+            shown.insert(name.clone(), entry);
+        }
+        Ok(Value::Object(shown))
+    }
+
+    /// The body of a declared resource.
+    ///
+    /// # Errors
+    /// [`Halt::Needs`] while the state of a resource it refers to is not in `known`.
+    pub fn plan(&self, declared: &Declared, known: &Known) -> Result<Planned, Halt> {
+        let copy = declared.copy.as_ref().map(|(name, index)| (name.as_str(), *index));
+        let at = Evaluator::new(self, known, copy);
+        let raw = &self.raws[declared.raw].raw;
+        let mut body = Map::new();
+        at.within(&declared.place, |at| {
+            for key in ["location", "tags", "identity", "sku", "kind", "plan", "zones", "properties"] {
+                if let Some(value) = raw.get(key) {
+                    let value = at.within(format!(".{key}"), |at| at.tree(value))?;
+                    body.insert(key.to_owned(), value);
+                }
+            }
+            let body = Value::Object(body);
+            if !is_shallow(&body, MAX_BODY_DEPTH) {
+                return Err(at.wrong(format!("its body nests deeper than {MAX_BODY_DEPTH} levels")));
+            }
+            Ok(Planned { id: declared.id.clone(), body })
+        })
+    }
+
+    /// The outputs: type and value by name.
+    ///
+    /// # Errors
+    /// [`Halt::Needs`] while the state of a resource they refer to is not in `known`.
+    pub fn outputs(&self, known: &Known) -> Result<Value, Halt> {
+        let at = Evaluator::new(self, known, None);
+        let mut outputs = Map::new();
+        for (name, output) in &self.outputs {
+            at.within(format!("outputs.{name}"), |at| {
+                if !output.get("condition").map_or(Ok(true), |raw| truth(at, raw))? {
+                    return Ok(());
+                }
+                let Some(raw) = output.get("value") else {
+                    return Err(at.wrong("an output needs 'value'"));
+                };
+                let value = at.within(".value", |at| at.tree(raw))?;
+                let sort = output.get("type").cloned().unwrap_or_else(|| "Object".into());
+                outputs.insert(name.clone(), json!({"type": sort, "value": value}));
+                Ok(())
+            })?;
+        }
+        Ok(Value::Object(outputs))
+    }
+
+    /// Evaluates each default once, so that `newGuid()` stays the same, and checks every value.
+    fn fix_parameters(&mut self) -> Result<(), Fault> {
+        let mut fixed = BTreeMap::new();
+        {
+            let known = Known::new();
+            let at = Evaluator::new(self, &known, None);
+            for (name, definition) in &self.definitions {
+                let value = at.parameter(name).map_err(fault_of)?;
+                check_parameter(name, definition, &value)?;
+                fixed.insert(name.to_lowercase(), ParameterSource::Fixed(value));
+            }
+        }
+        self.parameters = fixed;
+        Ok(())
+    }
+
+    fn declare(&mut self) -> Result<(), Fault> {
+        let mut declared: Vec<Declared> = Vec::new();
+        let mut waits: Vec<Vec<String>> = Vec::new();
+        for (raw, resource) in self.raws.iter().enumerate() {
+            for copy in self.copies(resource)? {
+                let known = Known::new();
+                let loop_state = copy.as_ref().map(|(name, index)| (name.as_str(), *index));
+                let at = Evaluator::new(self, &known, loop_state);
+                let Some((id, after)) =
+                    at.within(&resource.place, |at| self.identify(at, resource)).map_err(fault_of)?
+                else {
+                    continue;
+                };
+                if declared.iter().any(|other| other.id == id) {
+                    return Err(wrong(&resource.place, &format!("the resource {id} is declared twice")));
+                }
+                if declared.len() >= MAX_RESOURCES {
+                    return Err(wrong(&resource.place, &format!("there are more than {MAX_RESOURCES} resources")));
+                }
+                declared.push(Declared { id, place: resource.place.clone(), after: Vec::new(), raw, copy });
+                waits.push(after);
+            }
+        }
+        let order: Vec<Vec<usize>> = waits.iter().map(|waits| places_of(&declared, waits)).collect();
+        for (resource, after) in declared.iter_mut().zip(order) {
+            resource.after = after;
+        }
+        self.declared = declared;
+        Ok(())
+    }
+
+    /// The loop of a resource, unrolled: one entry without an index when it has none.
+    fn copies(&self, resource: &RawResource) -> Result<Vec<Option<(String, i64)>>, Fault> {
+        let Some(copy) = resource.raw.get("copy") else {
+            return Ok(vec![None]);
+        };
+        let known = Known::new();
+        let at = Evaluator::new(self, &known, None);
+        let place = format!("{}.copy", resource.place);
+        let name = copy.get("name").and_then(Value::as_str).ok_or_else(|| wrong(&place, "a loop needs a 'name'"))?;
+        let count = at.within(&place, |at| at.tree(copy.get("count").unwrap_or(&Value::Null))).map_err(fault_of)?;
+        let count = count.as_i64().filter(|count| (0..=800).contains(count));
+        let count = count.ok_or_else(|| wrong(&place, "'count' must be a whole number from 0 to 800"))?;
+        Ok((0..count).map(|index| Some((name.to_owned(), index))).collect())
+    }
+
+    /// The id of a resource and what it waits for; none when its condition does not hold.
+    fn identify(&self, at: &Evaluator<'_>, resource: &RawResource) -> Result<Option<(ResourceId, Vec<String>)>, Halt> {
+        if !resource.raw.get("condition").map_or(Ok(true), |raw| at.within(".condition", |at| truth(at, raw)))? {
+            return Ok(None);
+        }
+        let text = |key: &str| resource.raw.get(key).and_then(Value::as_str).unwrap_or_default();
+        let mut kind = String::new();
+        let mut name = String::new();
+        for (parent_type, parent_name) in &resource.parents {
+            join(&mut kind, parent_type);
+            join(&mut name, &at.text(parent_name)?);
+        }
+        join(&mut kind, text("type"));
+        join(&mut name, &at.within(".name", |at| at.text(text("name")))?);
+        let scope = match resource.raw.get("scope").and_then(Value::as_str) {
+            Some(scope) => Some(at.within(".scope", |at| at.text(scope))?),
+            None => None,
+        };
+        let id = self.id(&kind, &name, scope).map_err(|why| at.wrong(why))?;
+        let mut waits = Vec::new();
+        if let Some(list) = resource.raw.get("dependsOn") {
+            at.within(".dependsOn", |at| {
+                let list = list.as_array().ok_or_else(|| at.wrong("it is not an array"))?;
+                for item in list {
+                    let item = item.as_str().ok_or_else(|| at.wrong("its items must be texts"))?;
+                    waits.push(at.text(item)?);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Some((id, waits)))
+    }
+
+    fn id(&self, kind: &str, name: &str, scope: Option<String>) -> Result<ResourceId, String> {
+        let mut types = kind.split('/');
+        let namespace = types.next().unwrap_or_default();
+        let (types, names): (Vec<&str>, Vec<&str>) = (types.collect(), name.split('/').collect());
+        if types.len() != names.len() {
+            let (wanted, given) = (types.len(), names.len());
+            return Err(format!("the type '{kind}' needs a name of {wanted} part(s); '{name}' has {given}"));
+        }
+        let subscription = self.place.subscription_text();
+        if kind.eq_ignore_ascii_case("Microsoft.Resources/resourceGroups") {
+            return ResourceId::parse(&format!("/subscriptions/{subscription}/resourceGroups/{name}"))
+                .map_err(|fault| fault.message);
+        }
+        let scope = scope.unwrap_or_else(|| match self.place.group_name() {
+            Some(group) => format!("/subscriptions/{subscription}/resourceGroups/{group}"),
+            None => format!("/subscriptions/{subscription}"),
+        });
+        let mut id = format!("{}/providers/{namespace}", scope.trim_end_matches('/'));
+        for (kind, name) in types.iter().zip(names) {
+            id.push_str(&format!("/{kind}/{name}"));
+        }
+        ResourceId::parse(&id).map_err(|fault| fault.message)
+    }
+}
+
+fn join(whole: &mut String, part: &str) {
+    if !whole.is_empty() {
+        whole.push('/');
+    }
+    whole.push_str(part);
+}
+
+/// The names of a resource and of what it lies in, below its provider, joined with slashes.
+fn full_name(id: &ResourceId) -> String {
+    let kind = id.resource_type();
+    let depth = kind.split('/').count().saturating_sub(1).max(1);
+    let parts: Vec<&str> = id.as_str().split('/').collect();
+    let names: Vec<&str> = parts.iter().rev().step_by(2).take(depth).copied().collect();
+    names.into_iter().rev().collect::<Vec<_>>().join("/")
+}
+
+/// The declared resources that `dependsOn` entries mean: ids, full names, or the names of loops. One that is not
+/// declared, because its condition does not hold, is no dependency.
+fn places_of(declared: &[Declared], waits: &[String]) -> Vec<usize> {
+    let meant = |resource: &Declared, wait: &str| {
+        let by_loop = resource.copy.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(wait));
+        let typed = || format!("{}/{}", resource.id.resource_type(), full_name(&resource.id));
+        by_loop
+            || resource.id.key() == wait.to_lowercase()
+            || full_name(&resource.id).eq_ignore_ascii_case(wait)
+            || typed().eq_ignore_ascii_case(wait)
+    };
+    let each = declared.iter().enumerate();
+    each.filter(|(_, resource)| waits.iter().any(|wait| meant(resource, wait))).map(|(at, _)| at).collect()
+}
+
+fn truth(at: &Evaluator<'_>, raw: &Value) -> Result<bool, Halt> {
+    match at.tree(raw)? {
+        Value::Bool(truth) => Ok(truth),
+        Value::String(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        other => Err(at.wrong(format!("a condition must be true or false, not {}", functions::kind(&other)))),
+    }
+}
+
+/// A need that arises before any resource was looked up is a fault of the template.
+fn fault_of(halt: Halt) -> Fault {
+    match halt {
+        Halt::Fault(fault) => fault,
+        Halt::Needs(id) => Fault::invalid(
+            "InvalidTemplate",
+            format!(
+                "Deployment template validation failed: reference() to {id} stands where it is not allowed; names, \
+                 conditions, loops, variables used in them, and parameters can't depend on the state of resources."
+            ),
+        ),
+    }
+}
+
+fn sources(definitions: &Map<String, Value>, given: &Value) -> Result<BTreeMap<String, ParameterSource>, Fault> {
+    let empty = Map::new();
+    let given = match given {
+        Value::Null => &empty,
+        Value::Object(given) => given,
+        _ => return Err(wrong("parameters", "the given parameters are not an object")),
+    };
+    let is_defined = |name: &str| definitions.keys().any(|known| known.eq_ignore_ascii_case(name));
+    if let Some(other) = given.keys().find(|name| !is_defined(name)) {
+        let names: Vec<&str> = definitions.keys().map(String::as_str).collect();
+        let message = format!("the template defines no such parameter; it defines: {}", names.join(", "));
+        return Err(wrong(&format!("parameters.{other}"), &message));
+    }
+    let mut sources = BTreeMap::new();
+    for (name, definition) in definitions {
+        let entry = given.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, entry)| entry);
+        if let Some(entry) = entry
+            && entry.get("reference").is_some()
+        {
+            return Err(wrong(&format!("parameters.{name}"), "references to vault secrets are not known here"));
+        }
+        // An explicit null means: not given.
+        let value = entry.and_then(|entry| entry.get("value")).filter(|value| !value.is_null());
+        let source = match (value, definition.get("defaultValue")) {
+            (Some(value), _) => ParameterSource::Fixed(value.clone()),
+            (None, Some(raw)) => ParameterSource::Default(raw.clone()),
+            (None, None) => {
+                let place = format!("parameters.{name}");
+                return Err(wrong(&place, "the parameter has no default value, and none is given"));
+            }
+        };
+        sources.insert(name.to_lowercase(), source);
+    }
+    Ok(sources)
+}
+
+fn check_parameter(name: &str, definition: &Value, value: &Value) -> Result<(), Fault> {
+    let place = format!("parameters.{name}");
+    let sort = definition.get("type").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
+    let fits = match sort.as_str() {
+        "string" | "securestring" => value.is_string(),
+        "int" => value.is_i64(),
+        "bool" => value.is_boolean(),
+        "array" => value.is_array(),
+        "object" | "secureobject" => value.is_object(),
+        _ => return Err(wrong(&place, &format!("the type '{sort}' is not known"))),
+    };
+    if !fits {
+        return Err(wrong(&place, &format!("the type is '{sort}', but the value is {}", functions::kind(value))));
+    }
+    if !is_shallow(value, MAX_BODY_DEPTH) {
+        return Err(wrong(&place, &format!("the value nests deeper than {MAX_BODY_DEPTH} levels")));
+    }
+    let secure = sort.starts_with("secure");
+    let shown = if secure { "(secure)".to_owned() } else { value.to_string().chars().take(100).collect() };
+    if let Some(allowed) = definition.get("allowedValues").and_then(Value::as_array)
+        && !allowed.contains(value)
+    {
+        let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
+        let message = format!("the provided value {shown} is not part of the allowed values: {}", allowed.join(", "));
+        return Err(wrong(&place, &message));
+    }
+    let measured = match value {
+        Value::String(text) => Some((text.chars().count(), "Length")),
+        Value::Array(items) => Some((items.len(), "Length")),
+        _ => None,
+    };
+    let measure = measured.and_then(|(count, unit)| Some((i64::try_from(count).ok()?, unit)));
+    if let Some((measure, unit)) = measure.or_else(|| value.as_i64().map(|number| (number, "Value"))) {
+        let bound = |edge: &str| definition.get(format!("{edge}{unit}")).and_then(Value::as_i64);
+        let low = bound("min").is_some_and(|least| measure < least);
+        if low || bound("max").is_some_and(|most| measure > most) {
+            let edge = if low { "min" } else { "max" };
+            return Err(wrong(&place, &format!("the value {shown} breaks the parameter's {edge}{unit}")));
+        }
+    }
+    Ok(())
+}
