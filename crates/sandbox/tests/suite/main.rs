@@ -9,9 +9,15 @@
     reason = "clippy knows tests by the standard runner"
 )]
 
-mod world;
-
 mod basics;
+mod closed;
+mod delegation;
+mod escapes;
+mod files;
+mod lifetime;
+mod limits;
+mod network;
+mod world;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -24,28 +30,43 @@ struct Test {
     check: fn(&World),
 }
 
+/// The ordinary user of the tests that root starts.
 const USER: u32 = 65_534;
+/// The argument for the process that has no user namespaces left.
+const NO_NAMESPACES_ARG: &str = "__no_namespaces";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
         Some(casemate_sandbox::HELPER_ARG) => casemate_sandbox::helper_main(),
+        Some(lifetime::PLATFORM_ARG) => lifetime::platform(&args[2..]),
+        Some(NO_NAMESPACES_ARG) => {
+            closed::without_user_namespaces(args[2].as_ref());
+            ExitCode::SUCCESS
+        }
         Some("--list") => list(&args),
         _ => run(&args),
     }
 }
 
 fn tests() -> Vec<(String, Mode, &'static Test)> {
+    let all =
+        [basics::TESTS, files::TESTS, network::TESTS, escapes::TESTS, limits::TESTS, lifetime::TESTS, closed::TESTS];
+    let both = [Mode::Root, Mode::User];
+    let each = all.into_iter().flatten().flat_map(|test| both.into_iter().map(move |mode| (mode, test)));
+    let each = each.chain(limits::TESTS.iter().map(|test| (Mode::Delegated, test)));
+    each.map(|(mode, test)| (format!("{}::{}", mode.name(), test.name), mode, test)).collect()
+}
+
+/// Those that can begin here: only root can try every mode.
+fn possible() -> impl Iterator<Item = (String, Mode, &'static Test)> {
     let root = nix::unistd::geteuid().is_root();
-    let modes = if root { &[Mode::Root, Mode::User][..] } else { &[Mode::User][..] };
-    let all = [basics::TESTS].into_iter().flatten();
-    all.flat_map(|test| modes.iter().map(move |mode| (format!("{}::{}", mode.name(), test.name), *mode, test)))
-        .collect()
+    tests().into_iter().filter(move |(_, mode, _)| root || *mode == Mode::User)
 }
 
 fn list(args: &[String]) -> ExitCode {
     if !args.iter().any(|arg| arg == "--ignored") {
-        for (name, _, _) in tests() {
+        for (name, _, _) in possible() {
             println!("{name}: test");
         }
     }
@@ -58,10 +79,10 @@ fn run(args: &[String]) -> ExitCode {
     let wanted = |name: &str| {
         filters.is_empty() || filters.iter().any(|filter| if exact { name == *filter } else { name.contains(*filter) })
     };
-    let chosen: Vec<_> = tests().into_iter().filter(|(name, _, _)| wanted(name)).collect();
-    match chosen.as_slice() {
-        [(_, mode, test)] if exact => run_one(*mode, test),
-        _ => run_each(&chosen),
+    let named = tests().into_iter().find(|(name, _, _)| exact && wanted(name));
+    match named {
+        Some((_, mode, test)) => run_one(mode, test),
+        None => run_each(&possible().filter(|(name, _, _)| wanted(name)).collect::<Vec<_>>()),
     }
 }
 
@@ -80,11 +101,17 @@ fn run_each(chosen: &[(String, Mode, &Test)]) -> ExitCode {
 
 /// As root, the tests of an ordinary user go on in a process of such a user.
 fn run_one(mode: Mode, test: &Test) -> ExitCode {
-    if mode == Mode::User && nix::unistd::geteuid().is_root() {
+    if mode != Mode::Root && nix::unistd::geteuid().is_root() {
+        let groups =
+            if mode == Mode::Delegated { delegation::Groups::give(USER) } else { Some(delegation::Groups::none()) };
+        let Some(_groups) = groups else {
+            println!("skipped: this machine has no version 1 control groups to give away");
+            return ExitCode::SUCCESS;
+        };
         let name = format!("{}::{}", mode.name(), test.name);
         let exe = std::fs::read_link("/proc/self/exe").unwrap();
-        let error = Command::new(exe).args([&name, "--exact"]).uid(USER).gid(USER).current_dir("/").exec();
-        panic!("cannot become an ordinary user: {error}");
+        let status = Command::new(exe).args([&name, "--exact"]).uid(USER).gid(USER).current_dir("/").status();
+        return if status.unwrap().success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let privilege = casemate_sandbox::prepare_process().unwrap();
     assert_eq!(privilege, mode.privilege());

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use casemate_sandbox::{
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Mode {
     Root,
     User,
+    /// An ordinary user to whom control groups were given.
+    Delegated,
 }
 
 impl Mode {
@@ -25,28 +28,49 @@ impl Mode {
         match self {
             Mode::Root => "root",
             Mode::User => "user",
+            Mode::Delegated => "delegated",
         }
     }
 
     pub fn privilege(self) -> Privilege {
         match self {
             Mode::Root => Privilege::Root,
-            Mode::User => Privilege::UserNamespace,
+            Mode::User | Mode::Delegated => Privilege::UserNamespace,
         }
     }
 }
 
 pub struct World {
     pub mode: Mode,
-    pub dir: TempDir,
     pub launcher: Launcher,
+    pub dir: Dir,
+}
+
+/// The test's own directory, or one within another's.
+pub enum Dir {
+    Own(TempDir),
+    Within(PathBuf),
+}
+
+impl Dir {
+    pub fn path(&self) -> &Path {
+        match self {
+            Dir::Own(dir) => dir.path(),
+            Dir::Within(dir) => dir,
+        }
+    }
 }
 
 impl World {
     pub fn new(mode: Mode) -> Self {
-        let dir = tempfile::Builder::new().prefix("casemate-sandbox-").tempdir().unwrap();
+        let dir = tempfile::Builder::new().prefix("casemate-sandbox-").rand_bytes(10).tempdir().unwrap();
         let launcher = Launcher::new(config(dir.path())).unwrap();
-        Self { mode, dir, launcher }
+        Self { mode, launcher, dir: Dir::Own(dir) }
+    }
+
+    /// A second platform beside the test's own.
+    pub fn with(dir: PathBuf, launcher: Launcher) -> Self {
+        Self { mode: Mode::User, launcher, dir: Dir::Within(dir) }
     }
 
     /// A payload that has not been started yet.
@@ -187,4 +211,29 @@ fn text(mut file: &File) -> String {
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What an unconfined Python with the platform's rights prints for the same program.
+pub fn outside(code: &str) -> (String, ExitStatus) {
+    let output = std::process::Command::new(PYTHON).args(["-I", "-c", code]).output().unwrap();
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status)
+}
+
+/// Every process of the host with `marker` among its arguments, but not this one.
+pub fn processes_with(marker: &str) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| *id != std::process::id())
+        .filter(|id| {
+            let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).any(|argument| argument == marker.as_bytes())
+        })
+        .collect()
+}
+
+/// This process's children, zombies included.
+pub fn children() -> Vec<u32> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()).collect()
 }

@@ -1,0 +1,120 @@
+//! That what a payload may use is bounded, and that a payload which takes more is ended and the reason known.
+
+use std::time::{Duration, Instant};
+
+use casemate_sandbox::LimitsBackend;
+
+use crate::Test;
+use crate::world::{Mode, World, until};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "too_much_memory_ends_the_payload", check: memory },
+    Test { name: "memory_of_several_processes_counts_together", check: shared_out },
+    Test { name: "memory_that_nobody_maps_counts_or_is_refused", check: unmapped },
+    Test { name: "a_fork_bomb_is_bounded", check: fork_bomb },
+    Test { name: "processor_time_is_bounded", check: processor },
+    Test { name: "usage_is_told", check: usage },
+    Test { name: "the_backend_is_the_expected_one", check: backend },
+];
+
+/// Touches `mebibytes` and says so.
+fn eat(mebibytes: u32) -> String {
+    format!("data = bytearray()\nfor _ in range({mebibytes}): data += b'x' * (1 << 20)\nprint('ate', flush=True)\n")
+}
+
+fn memory(world: &World) {
+    let outcome = world.python(&eat(1000)).limits(|limits| limits.memory_bytes = 100 << 20).run();
+    assert_eq!((outcome.exit.signal, outcome.exit.out_of_memory), (Some(9), true), "{}", outcome.stderr);
+    let control = world.python(&eat(40)).limits(|limits| limits.memory_bytes = 100 << 20).run();
+    assert_eq!((control.exit.code, control.exit.out_of_memory), (Some(0), false), "{}", control.stderr);
+}
+
+fn shared_out(world: &World) {
+    // Each child stays below the limit; together they are over it. Whoever is killed, the payload notices.
+    let code = "import os, sys, time
+for _ in range(6):
+    child = os.fork()
+    if child == 0:
+        data = bytearray()
+        for _ in range(40): data += b'x' * (1 << 20)
+        time.sleep(30)
+        os._exit(0)
+while True:
+    if os.wait()[1] != 0: sys.exit(9)";
+    let outcome = world.python(code).limits(|limits| limits.memory_bytes = 160 << 20).run();
+    assert!(outcome.exit.out_of_memory, "{:?} {}", outcome.exit, outcome.stderr);
+    assert!(outcome.exit.code == Some(9) || outcome.exit.signal == Some(9), "{:?}", outcome.exit);
+}
+
+fn unmapped(world: &World) {
+    let code = "import os, errno
+try:
+    fd = os.memfd_create('x')
+    for _ in range(400): os.write(fd, b'x' * (1 << 20))
+    print('kept')
+except OSError as error: print(errno.errorcode[error.errno])";
+    let outcome = world.python(code).limits(|limits| limits.memory_bytes = 100 << 20).run();
+    match world.launcher.limits() {
+        LimitsBackend::Watchdog => assert_eq!(outcome.stdout, "ENOSYS\n"),
+        _ => assert!(outcome.exit.out_of_memory, "{:?} {}", outcome.exit, outcome.stdout),
+    }
+}
+
+fn fork_bomb(world: &World) {
+    let code = "import os, time, sys
+made = 0
+try:
+    while True:
+        if os.fork() == 0: time.sleep(600)
+        made += 1
+except OSError as error: print(made, error.strerror, flush=True)
+time.sleep(600)";
+    let mut running = world.python(code).limits(|limits| limits.pids = 20).start();
+    running.wait_for("temporarily unavailable");
+    let made: u32 = running.stdout().split(' ').next().unwrap().parse().unwrap();
+    assert!((15..20).contains(&made), "{made}");
+    assert!((15..=21).contains(&running.sandbox.usage().processes), "{:?}", running.sandbox.usage());
+    // Others are not affected.
+    world.payload("/bin/true", &[]).output();
+}
+
+fn processor(world: &World) {
+    if world.launcher.limits() == LimitsBackend::Watchdog {
+        return;
+    }
+    let code = "import time
+started = time.monotonic()
+while time.process_time() < 0.5: pass
+print(time.monotonic() - started)";
+    let printed = world.python(code).limits(|limits| limits.milli_cpus = 250).output();
+    let wall: f64 = printed.trim().parse().unwrap();
+    assert!(wall > 1.2, "half a second of processor time took only {wall} s at a quarter of a processor");
+}
+
+fn usage(world: &World) {
+    let code = format!(
+        "{}import time\nwhile time.process_time() < 0.3: pass\nprint('burnt', flush=True)\ntime.sleep(600)",
+        eat(50)
+    );
+    let mut running = world.python(&code).start();
+    running.wait_for("burnt");
+    let usage = running.sandbox.usage();
+    assert!((50 << 20..400 << 20).contains(&usage.memory_bytes), "{usage:?}");
+    assert!(usage.cpu >= Duration::from_millis(200), "{usage:?}");
+    assert_eq!(usage.processes, 2, "the payload and the first process");
+    running.sandbox.kill();
+    running.wait();
+    let started = Instant::now();
+    until("an ended sandbox uses no process", || {
+        running.sandbox.usage().processes == 0 || started.elapsed() > Duration::from_secs(5)
+    });
+}
+
+fn backend(world: &World) {
+    let expected: &[LimitsBackend] = match world.mode {
+        Mode::Root => &[LimitsBackend::CgroupV1, LimitsBackend::CgroupV2, LimitsBackend::Watchdog],
+        Mode::Delegated => &[LimitsBackend::CgroupV1, LimitsBackend::CgroupV2],
+        Mode::User => &[LimitsBackend::Watchdog, LimitsBackend::CgroupV2],
+    };
+    assert!(expected.contains(&world.launcher.limits()), "{:?}", world.launcher.limits());
+}
