@@ -151,7 +151,7 @@ impl<B: Backend> Work<B> {
     }
 
     async fn restore_once(&mut self) -> Result<(), Fault> {
-        let Some(body) = self.served.clone() else { return Ok(()) };
+        let Some(body) = &self.served else { return Ok(()) };
         let wish = Wish::from_body(&self.id, body)?;
         fleet::bring_to(&self.shared, &mut self.fleet, &wish).await
     }

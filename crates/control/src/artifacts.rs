@@ -61,7 +61,8 @@ impl Artifacts {
         variables.extend(wish.spec.environment_variables.clone());
         let request = EnvironmentRequest {
             conda_file: spec.as_ref().and_then(|spec| spec.conda_file.clone()),
-            image: spec.and_then(|spec| spec.image),
+            image: spec.as_ref().and_then(|spec| spec.image.clone()),
+            build: spec.is_some_and(|spec| spec.build.is_some()),
         };
         let environment = shared.backend.environment_prepare(&wish.id, request).await?;
         Ok(Self { environment, code, model, variables })

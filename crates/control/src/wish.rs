@@ -15,8 +15,6 @@ const MAX_WORKERS: u32 = 8;
 pub struct Wish {
     /// The deployment.
     pub id: ResourceId,
-    /// The stored body, kept so that a restart can bring back just this.
-    pub body: Value,
     /// Its properties.
     pub spec: DeploymentSpec,
     /// How many instances.
@@ -35,14 +33,14 @@ impl Wish {
     /// # Errors
     /// `BadArgument` when a field is wrong; the door checks the same, so this happens only after an upgrade.
     pub fn of(deployment: &Resource) -> Result<Self, Fault> {
-        Self::from_body(&deployment.id, deployment.body.clone())
+        Self::from_body(&deployment.id, &deployment.body)
     }
 
     /// Reads the wish in a stored body.
     ///
     /// # Errors
     /// As [`Wish::of`].
-    pub fn from_body(id: &ResourceId, body: Value) -> Result<Self, Fault> {
+    pub fn from_body(id: &ResourceId, body: &Value) -> Result<Self, Fault> {
         let spec = DeploymentSpec::from_properties(&body["properties"])?;
         let count = body.pointer("/sku/capacity").and_then(Value::as_u64).unwrap_or(1);
         let instance_type = spec.instance_type.as_deref().unwrap_or(DEFAULT_INSTANCE_TYPE);
@@ -60,7 +58,7 @@ impl Wish {
             workers,
         ]);
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        Ok(Self { id: id.clone(), revision: revision.to_string(), body, spec, count, size, workers })
+        Ok(Self { id: id.clone(), revision: revision.to_string(), spec, count, size, workers })
     }
 }
 
@@ -73,7 +71,7 @@ mod tests {
             json!({"sku": {"name": "Default", "capacity": 1}, "properties": {"endpointComputeType": "Managed"}});
         change(&mut body);
         let id = ResourceId::parse("/subscriptions/s/resourceGroups/g/providers/P/t/n").unwrap();
-        Wish::from_body(&id, body).unwrap()
+        Wish::from_body(&id, &body).unwrap()
     }
 
     #[test]

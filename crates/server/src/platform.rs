@@ -10,18 +10,18 @@ use std::{
 use anyhow::{Context, Result};
 use casemate_api::{ApiConfig, ApiState, DeploymentLogs};
 use casemate_blob::BlobStore;
-use casemate_cli::UpArgs;
+use casemate_cli::{EnvironmentPython, UpArgs};
 use casemate_control::{Control, ControlConfig};
 use casemate_identity::TokenAuthority;
 use casemate_model::{Clock, ResourceId, Secret};
 use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
 use casemate_proxy::{Gateway, GatewayConfig};
-use casemate_runtime::{LocalBackend, LogStore};
+use casemate_runtime::{Backend, LocalBackend, LogStore, PythonPolicy};
 use casemate_sandbox::{Launcher, LauncherConfig};
 use casemate_store::Store;
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::state::StateDir;
 
@@ -39,8 +39,10 @@ const SYSTEM_ROOTS: [&str; 4] = [
 pub struct Platform {
     /// `https://host:port` of the front door.
     pub url: String,
-    /// The backend, for the demo's training step.
+    /// Runs instances and builds environments; the demo trains with it.
     pub backend: LocalBackend,
+    /// Starts sandboxes; the demo trains in one.
+    pub launcher: Arc<Launcher>,
     gateway: JoinHandle<std::io::Result<()>>,
     control: JoinHandle<()>,
     stop_gateway: CancellationToken,
@@ -69,7 +71,7 @@ impl Platform {
         let sas_key = platform_secret(&store, &settings, "sas-key").await?;
         let tokens = Arc::new(TokenAuthority::new(&signing_key, bootstrap.tenant, url.clone(), clock.clone())?);
         let blob = Arc::new(BlobStore::open(&state.path().join("blobs"), sas_key, clock.clone())?);
-        let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), args.environment_python.into())?;
+        let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), python_policy(args.environment_python))?;
 
         write_ca_files(&state, authority.root_pem())?;
         write_credentials(&state, &url, &bootstrap)?;
@@ -107,11 +109,12 @@ impl Platform {
         let (stop_gateway, stop_control) = (CancellationToken::new(), CancellationToken::new());
         let tls = casemate_pki::server_config(resolver);
         let serving = stop_gateway.clone();
-        let gateway = tokio::task::spawn(async move { gateway.serve(listener, tls, serving).await });
-        let control = tokio::task::spawn(control.run(stop_control.clone()));
+        let tasks = TaskTracker::new();
+        let gateway = tasks.spawn(async move { gateway.serve(listener, tls, serving).await });
+        let control = tasks.spawn(control.run(stop_control.clone()));
         let run = json!({"pid": std::process::id(), "url": url});
         state.write_private("run.json", run.to_string().as_bytes())?;
-        Ok(Self { url, backend, gateway, control, stop_gateway, stop_control, _state: state })
+        Ok(Self { url, backend, launcher, gateway, control, stop_gateway, stop_control, _state: state })
     }
 
     /// Waits for an end that nobody asked for: a part of the platform failed.
@@ -153,7 +156,7 @@ fn launcher(state_dir: &Path) -> Result<Launcher> {
         cgroup_group: group,
         scratch: state_dir.join("instances"),
     })?;
-    launcher.sweep();
+    launcher.sweep()?;
     Ok(launcher)
 }
 
@@ -161,6 +164,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("the address {address} can't be listened on; if another program has the port, choose another with --listen ADDRESS:PORT")
     })
+}
+
+fn python_policy(choice: EnvironmentPython) -> PythonPolicy {
+    match choice {
+        EnvironmentPython::Exact => PythonPolicy::Exact,
+        EnvironmentPython::Nearest => PythonPolicy::Nearest,
+    }
 }
 
 /// The address that a client on this machine can call.
@@ -184,7 +194,10 @@ fn platform_names(address: SocketAddr, domain: &str) -> Vec<String> {
 async fn endpoint_names_resolve(args: &UpArgs, address: SocketAddr) -> bool {
     let name = format!("casemate-probe.{}.inference.{}:{}", args.region, args.domain, address.port());
     let lookup = tokio::time::timeout(std::time::Duration::from_secs(2), tokio::net::lookup_host(name));
-    matches!(lookup.await, Ok(Ok(mut found)) if found.any(|found| found == reachable(address)))
+    match lookup.await {
+        Ok(Ok(mut found)) => found.any(|found| found == reachable(address)),
+        _ => false,
+    }
 }
 
 async fn platform_secret(store: &Store, settings: &ResourceId, name: &str) -> Result<Secret> {

@@ -26,18 +26,19 @@ pub fn report(error: &anyhow::Error) {
     let _ = writeln!(stderr, "ERROR: {error:#}");
 }
 
-/// What must happen before any thread exists: a private umask, the namespace for an unprivileged start, the log.
-pub fn prepare() -> Result<()> {
+/// What must happen before any thread exists: a private umask, the namespace for an unprivileged start, the log (at
+/// level `log`, or as the variable `CASEMATE_LOG` says).
+pub fn prepare(log: &str) -> Result<()> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     casemate_sandbox::prepare_process()?;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| log.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }
 
 fn run(args: &UpArgs) -> Result<()> {
     let state = StateDir::hold(&args.state)?;
-    prepare()?;
+    prepare("info")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;

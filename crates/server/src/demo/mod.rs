@@ -46,7 +46,7 @@ pub fn main(args: DemoArgs) -> ExitCode {
 fn run(args: &DemoArgs) -> Result<()> {
     let began = Instant::now();
     let state = StateDir::hold(&args.state)?;
-    prepare(args.verbose)?;
+    prepare("warn")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -104,36 +104,26 @@ impl Demo<'_> {
             trained["patients"], trained["r2"], trained["measured"], trained["expected"]
         ));
         self.clean_slate(steps).await?;
-        let casemate = |line: &str| self.casemate(line);
-        steps.run("create the resource group", casemate(&format!("group create -n {GROUP} -l local"))).await?;
         let scope = format!("-g {GROUP} -w {WORKSPACE}");
-        steps.run("create the workspace", casemate(&format!("ml workspace create -n {WORKSPACE} -g {GROUP}"))).await?;
-        steps
-            .run(
-                "create the endpoint from endpoint.yml",
-                casemate(&format!("ml online-endpoint create -n {ENDPOINT} -f endpoint.yml {scope}")),
-            )
-            .await?;
-        let create =
-            format!("ml online-deployment create -n blue -e {ENDPOINT} -f blue-deployment.yml --all-traffic {scope}");
-        steps.run("create the deployment 'blue' and send it all traffic", casemate(&create)).await?;
-        let answer = steps
-            .run(
-                "score two patients over HTTPS, certificate verified",
-                casemate(&format!(
-                    "ml online-endpoint invoke -n {ENDPOINT} --request-file sample-request.json {scope}"
-                )),
-            )
-            .await?;
+        let made = [
+            ("create the resource group", format!("group create -n {GROUP} -l local")),
+            ("create the workspace", format!("ml workspace create -n {WORKSPACE} -g {GROUP}")),
+            ("create the endpoint from endpoint.yml", format!("ml online-endpoint create -n {ENDPOINT} -f endpoint.yml {scope}")),
+            (
+                "create the deployment 'blue' from blue-deployment.yml, with all traffic",
+                format!("ml online-deployment create -n blue -e {ENDPOINT} -f blue-deployment.yml --all-traffic {scope}"),
+            ),
+        ];
+        for (what, line) in &made {
+            steps.run(what, self.casemate(line)).await?;
+        }
+        let invoke = format!("ml online-endpoint invoke -n {ENDPOINT} --request-file sample-request.json {scope}");
+        let answer = steps.run("score two patients over HTTPS, certificate verified", self.casemate(&invoke)).await?;
         steps.say(&format!("    answer: {}", answer.trim()));
         steps.first_score();
         check_answer(&answer, &trained)?;
-        let logs = steps
-            .run(
-                "read the logs",
-                casemate(&format!("ml online-deployment get-logs -n blue -e {ENDPOINT} --lines 5 {scope}")),
-            )
-            .await?;
+        let logs = format!("ml online-deployment get-logs -n blue -e {ENDPOINT} --lines 5 {scope}");
+        let logs = steps.run("read the logs", self.casemate(&logs)).await?;
         for line in logs.lines() {
             steps.say(&format!("    {line}"));
         }

@@ -5,12 +5,13 @@ use std::{fs, io::Read, path::Path};
 use anyhow::{Context, Result, bail};
 use casemate_model::{Fault, ResourceId};
 use casemate_runtime::{Backend, EnvironmentRequest, PreparedEnvironment};
-use casemate_sandbox::{Access, Launcher, Limits, Mount, Network, SandboxSpec};
+use casemate_sandbox::{Access, Exit, HOME, Launcher, Limits, Mount, Network, Sandbox, SandboxSpec};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Demo, ENDPOINT, GROUP, WORKSPACE, files};
 
-/// Longest time for the training.
-const TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+/// Longest time for the training, in milliseconds.
+const TIME_LIMIT_MS: u32 = 120_000;
 
 impl Demo<'_> {
     /// Builds (or finds) the environment that the deployment will use, too.
@@ -19,7 +20,7 @@ impl Demo<'_> {
             "/subscriptions/demo/resourceGroups/{GROUP}/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}"
         );
         let deployment = ResourceId::parse(&format!("{scope}/onlineEndpoints/{ENDPOINT}/deployments/training"))?;
-        let request = EnvironmentRequest { conda_file: Some(files::conda_file()), image: None };
+        let request = EnvironmentRequest { conda_file: Some(files::conda_file()), image: None, build: false };
         self.platform.backend.environment_prepare(&deployment, request).await
     }
 
@@ -45,7 +46,7 @@ fn train(launcher: &Launcher, files: &Path, environment: &PreparedEnvironment) -
         name: "training".to_owned(),
         program: environment.python.clone(),
         args: vec!["/train/train.py".into(), "/train/out".into()],
-        env: vec![("HOME".to_owned(), "/tmp".to_owned())],
+        env: vec![("HOME".to_owned(), HOME.to_owned())],
         cwd: "/train".into(),
         mounts,
         network: Network::Isolated,
@@ -53,7 +54,7 @@ fn train(launcher: &Launcher, files: &Path, environment: &PreparedEnvironment) -
         stdout: stdout.into(),
         stderr: stderr.into(),
     })?;
-    let exit = sandbox.wait_timeout(TIME_LIMIT)?;
+    let exit = wait(&mut sandbox)?;
     let mut text = String::new();
     said.read_to_string(&mut text)?;
     if exit.is_none_or(|exit| exit.code != Some(0)) {
@@ -66,4 +67,13 @@ fn train(launcher: &Launcher, files: &Path, environment: &PreparedEnvironment) -
     }
     let line = text.lines().rfind(|line| line.starts_with('{')).context("the training printed no result")?;
     Ok(serde_json::from_str(line)?)
+}
+
+/// Waits for the end, which is forced when the time is over.
+fn wait(sandbox: &mut Sandbox) -> Result<Option<Exit>> {
+    let mut ended = [PollFd::new(sandbox.pidfd(), PollFlags::POLLIN)];
+    if poll(&mut ended, PollTimeout::try_from(TIME_LIMIT_MS)?)? == 0 {
+        bail!("the training took longer than two minutes");
+    }
+    Ok(sandbox.try_wait()?)
 }
