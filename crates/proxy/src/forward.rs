@@ -180,18 +180,24 @@ async fn exchange(
     payload: &mut Option<Payload>,
     report: &Report,
 ) -> Result<(Response<Incoming>, Link), Failed> {
+    let mut begun = None;
     if let Some(Payload::Whole(bytes)) = payload
         && let Some(mut link) = instance.pool.take().await
     {
         match link.send(head.request(Upload::Whole(Some(bytes.clone())))).await {
             Ok(answer) => return Ok((answer, link)),
-            Err(error) if error.is_parse() => return Err(Failed::Exchange(error)),
-            // The model closed the connection while it was kept: once more, over a new one.
-            Err(_) => {}
+            Err(broken) if broken.error.is_parse() => return Err(Failed::Exchange(broken.error)),
+            // Most likely the model closed the connection while it was kept: once more, over a new one.
+            Err(broken) => begun = Some(broken).filter(|broken| !broken.unsent),
         }
     }
     let open = timeout(CONNECT_TIMEOUT, Link::open(&instance.upstream)).await;
-    let mut link = open.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failed::Connect)?;
+    let mut link = match (open.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), begun) {
+        (Ok(link), _) => link,
+        // The model may have died of this very request: no other instance shall get it.
+        (Err(_), Some(broken)) => return Err(Failed::Exchange(broken.error)),
+        (Err(error), None) => return Err(Failed::Connect(error)),
+    };
     let upload = match payload.take() {
         Some(Payload::Whole(bytes)) => Upload::Whole(Some(bytes)),
         Some(Payload::Streaming { read, rest, limit }) => {
@@ -199,7 +205,7 @@ async fn exchange(
         }
         None => Upload::Whole(None),
     };
-    let answer = link.send(head.request(upload)).await.map_err(Failed::Exchange)?;
+    let answer = link.send(head.request(upload)).await.map_err(|broken| Failed::Exchange(broken.error))?;
     Ok((answer, link))
 }
 

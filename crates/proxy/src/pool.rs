@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     io,
     net::TcpStream as StdTcpStream,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -109,6 +109,13 @@ pub(crate) struct Link {
 /// What moves bytes between the socket and the request, until the connection has ended.
 type Driver = Option<Pin<Box<Connection<TokioIo<TcpStream>, Upload>>>>;
 
+/// Why there was no answer on a connection.
+pub(crate) struct Broken {
+    /// Nothing of the request was sent, so the model knows nothing of it.
+    pub(crate) unsent: bool,
+    pub(crate) error: hyper::Error,
+}
+
 impl Link {
     /// Connects to an instance.
     ///
@@ -126,15 +133,17 @@ impl Link {
     ///
     /// # Errors
     /// When the connection ends or what comes back is not HTTP.
-    pub(crate) async fn send(&mut self, request: Request<Upload>) -> hyper::Result<Response<Incoming>> {
-        let mut answer = std::pin::pin!(self.sender.send_request(request));
+    pub(crate) async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Broken> {
+        let mut answer = pin!(self.sender.try_send_request(request));
         let driver = &mut self.driver;
-        poll_fn(|cx| {
+        let answer = poll_fn(|cx| {
             // The driver's own end shows in the answer, which then comes at once or never.
             drive(driver, cx);
             answer.as_mut().poll(cx)
-        })
-        .await
+        });
+        answer
+            .await
+            .map_err(|mut failed| Broken { unsent: failed.take_message().is_some(), error: failed.into_error() })
     }
 
     /// Drives the connection while `body` is asked for its next frame.

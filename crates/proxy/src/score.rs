@@ -88,7 +88,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, call: Call) -> Response<AnswerB
 
 async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<AnswerBody>, Refusal> {
     let (parts, body) = call.request.into_parts();
-    let inbound = Inbound::new(body, shared.tracker.clone());
+    let inbound = Inbound::new(body, &parts.headers, shared.tracker.clone());
     let mut endpoint = shared.endpoint(&call.endpoint).ok_or_else(|| unknown_endpoint(&call.endpoint))?;
     if !endpoint.route.public_access {
         return Err(private(&endpoint));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header::EXPECT};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -30,13 +30,15 @@ const LINGER_BYTES: u64 = 256 * 1024 * 1024;
 /// A caller's body. When it is dropped before its end, the rest is read and thrown away within bounds.
 pub(crate) struct Inbound {
     body: Option<Incoming>,
+    /// The caller sends nothing before it is asked to (`Expect: 100-continue`), and has not been asked yet.
+    unasked: bool,
     tracker: TaskTracker,
 }
 
 impl Inbound {
-    /// Wraps a body; `tracker` owns the task that reads an unwanted rest.
-    pub(crate) fn new(body: Incoming, tracker: TaskTracker) -> Self {
-        Self { body: Some(body), tracker }
+    /// Wraps the body of a request with these headers; `tracker` owns the task that reads an unwanted rest.
+    pub(crate) fn new(body: Incoming, headers: &HeaderMap, tracker: TaskTracker) -> Self {
+        Self { body: Some(body), unasked: headers.contains_key(EXPECT), tracker }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -49,6 +51,7 @@ impl Inbound {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        self.unasked = false;
         loop {
             let Some(body) = &mut self.body else {
                 return Poll::Ready(None);
@@ -75,7 +78,7 @@ impl Inbound {
 
 impl Drop for Inbound {
     fn drop(&mut self) {
-        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else {
+        let Some(mut body) = self.body.take().filter(|body| !self.unasked && !body.is_end_stream()) else {
             return;
         };
         let Ok(runtime) = Handle::try_current() else {

@@ -227,3 +227,33 @@ async fn a_refusal_reaches_a_caller_that_is_still_sending() {
         assert_eq!(std::str::from_utf8(&answer).unwrap(), format!("HTTP/1.1 {expected}"));
     }
 }
+
+#[tokio::test]
+async fn a_caller_that_asks_first_is_asked_for_its_body_only_when_it_is_wanted() {
+    let model = sink().await;
+    let stage =
+        Stage::start_with(table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])]), |config| {
+            config.max_body_bytes = 1000
+        })
+        .await;
+    for (key, length, expected) in [(KEY, 5, 100), ("wrong", 5, 401), (KEY, 1001, 413)] {
+        let mut stream = stage.tls(&host("e"), "http/1.1").await.unwrap();
+        let head = format!(
+            "POST /score HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\
+             expect: 100-continue\r\n\r\n",
+            host("e")
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0_u8; 12];
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(std::str::from_utf8(&answer).unwrap(), format!("HTTP/1.1 {expected}"));
+        if expected == 100 {
+            stream.write_all(b"hello").await.unwrap();
+        }
+        let mut rest = String::new();
+        // The connection stays open after a good request, and ends after a refused one.
+        let ended = timeout(Duration::from_millis(500), stream.read_to_string(&mut rest)).await;
+        assert_eq!(ended.is_err(), expected == 100, "{rest}");
+    }
+    assert_eq!(model.hits(), 1);
+}

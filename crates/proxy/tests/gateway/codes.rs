@@ -1,14 +1,16 @@
 //! Which request gets which status, code and headers; and what the model sees of a request.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use casemate_model::route::Upstream;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::Notify,
 };
 use uuid::Uuid;
 
@@ -258,6 +260,40 @@ async fn a_model_that_crashes_or_talks_nonsense_is_a_failed_dependency() {
     }
     // Nothing was sent twice: a model may have begun to work on it.
     assert_eq!((crash.connections(), nonsense.connections(), short.connections()), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_a_model_died_of_goes_to_no_other_instance() {
+    // Answers one request per connection, kept open, and dies with its listener of the second.
+    let stop = Arc::new(Notify::new());
+    let killer = Arc::clone(&stop);
+    let fragile = Model::tcp(move |mut stream| {
+        let killer = Arc::clone(&killer);
+        async move {
+            let _ = stream.read(&mut [0_u8; 4096]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            let _ = stream.read(&mut [0_u8; 4096]).await;
+            killer.notify_one();
+            // The connection ends when the listener is surely gone.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    })
+    .await;
+    let other = Model::says("other").await;
+    let route = |instances: &[&Arc<Upstream>]| table(vec![endpoint("e", vec![deployment("blue", wide(), instances)])]);
+    let (fragile_upstream, other_upstream) = (Arc::clone(&fragile.upstream), Arc::clone(&other.upstream));
+    let stage = Stage::start(route(&[&fragile_upstream])).await;
+    let mut caller = stage.h1(&host("e")).await;
+    assert_eq!(caller.call(score("e", "x")).await.text(), "ok");
+    let second = caller.call(score("e", "x"));
+    let death = async {
+        stop.notified().await;
+        stage.publish(route(&[&fragile_upstream, &other_upstream]));
+        fragile.close();
+    };
+    let (answer, ()) = tokio::join!(second, death);
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (424, "ModelError"));
+    assert_eq!(other.hits(), 0);
 }
 
 #[tokio::test]

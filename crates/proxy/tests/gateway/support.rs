@@ -81,6 +81,8 @@ pub struct Model {
     pub upstream: Arc<Upstream>,
     hits: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    /// Stops listening, while connections go on.
+    close: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -128,11 +130,13 @@ impl Model {
         let stopped = stop.clone();
         let connections = Arc::new(AtomicUsize::new(0));
         let counting = Arc::clone(&connections);
+        let close = stop.child_token();
+        let closed = close.clone();
         tokio::spawn(async move {
             loop {
                 let stream = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap().0,
-                    () = stopped.cancelled() => return,
+                    () = closed.cancelled() => return,
                 };
                 counting.fetch_add(1, Ordering::SeqCst);
                 let (handler, stopped) = (handler.clone(), stopped.clone());
@@ -144,7 +148,7 @@ impl Model {
                 });
             }
         });
-        Self { upstream, hits, connections, _stop: stop.drop_guard() }
+        Self { upstream, hits, connections, close, _stop: stop.drop_guard() }
     }
 
     /// Answers every request with `text`, at once.
@@ -154,6 +158,11 @@ impl Model {
             Response::new(full(text))
         })
         .await
+    }
+
+    /// Takes no further connection.
+    pub fn close(&self) {
+        self.close.cancel();
     }
 
     /// Requests so far.
