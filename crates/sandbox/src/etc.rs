@@ -121,3 +121,51 @@ fn content(path: &Path) -> Option<Vec<u8>> {
     }
     std::fs::read(path).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Ids;
+    use crate::spec::Limits;
+
+    fn plan(network: Network, home: &Path) -> Plan {
+        Plan {
+            name: "t".into(),
+            program: None,
+            args: vec![],
+            env: vec![],
+            cwd: "/".into(),
+            mounts: vec![],
+            network,
+            limits: Limits { memory_bytes: 1, milli_cpus: 1, pids: 1, scratch_bytes: 1 },
+            scratch: "/".into(),
+            home: Some(home.to_owned()),
+            ids: Ids { payload: 1, init: None },
+            unmapped_memory_refused: false,
+        }
+    }
+
+    #[test]
+    fn installers_find_their_configuration_only_with_the_hosts_network() {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join(".config/pip");
+        std::fs::create_dir_all(&config).unwrap();
+        std::fs::write(config.join("pip.conf"), "[global]\n").unwrap();
+        let found = home_files(&plan(Network::Host, home.path()));
+        assert_eq!(found, [(PathBuf::from(".config/pip/pip.conf"), b"[global]\n".to_vec())]);
+        assert!(home_files(&plan(Network::Isolated, home.path())).is_empty());
+    }
+
+    #[test]
+    fn accounts_and_keys_of_the_host_stay_outside() {
+        let home = Path::new("/nowhere");
+        for network in [Network::Host, Network::Isolated] {
+            for (path, entry) in collect(&plan(network, home)) {
+                let text = path.to_string_lossy();
+                assert!(!["shadow", "private", "machine-id"].iter().any(|word| text.contains(word)), "{text}");
+                let is_account = text.ends_with("/passwd") || text.ends_with("/group");
+                assert!(!is_account || matches!(entry, Etc::Text(_)), "{text}");
+            }
+        }
+    }
+}

@@ -3,12 +3,13 @@
 //! platform's privileges throughout and never runs foreign code.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::unistd::Pid;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Gid, Pid, Uid};
 
 use crate::error::{During, Step, StepFailure};
 use crate::plan::{Ids, PAYLOAD_ID, Plan, Report, read_frame, write_frame};
@@ -84,9 +85,21 @@ fn shed(plan: &Plan) -> Result<(), StepFailure> {
         // With a single mapped id the kernel forbids it; the user's own groups then stay.
         nix::unistd::setgroups(&[]).during(Step::Shed, "setgroups")?;
     }
+    for output in [std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        own_pipe(output, plan.ids.payload).during(Step::Shed, "outputs")?;
+    }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::unistd::setsid().during(Step::Shed, "setsid")?;
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).during(Step::Shed, "oom_score_adj")
+}
+
+/// Programs open `/dev/stdout` by name, which takes a pipe of their own user. Files stay their owner's.
+fn own_pipe(output: BorrowedFd<'_>, payload: u32) -> nix::Result<()> {
+    let kind = SFlag::from_bits_truncate(fstat(output)?.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFIFO {
+        return Ok(());
+    }
+    nix::unistd::fchown(output, Some(Uid::from_raw(payload)), Some(Gid::from_raw(payload)))
 }
 
 /// Waits until the first process is in its user namespace and writes the mapping, which only the outside may do.

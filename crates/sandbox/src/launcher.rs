@@ -70,7 +70,9 @@ impl Launcher {
         let sockets = SocketMaker::start().map_err(|error| SandboxError::Missing {
             feature: "an empty network namespace",
             evidence: error.to_string(),
-            fix: "Start the platform as root, or call prepare_process() first; the kernel needs CONFIG_NET_NS.",
+            fix: "Start the platform as root, or let ordinary users have namespaces: sysctl \
+                  kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_net_namespaces above 0; the kernel \
+                  needs CONFIG_NET_NS.",
         })?;
         let limiter = Limiter::detect(&group).map_err(used("start the watchdog"))?;
         let launcher = Self { config, limiter, ids, sockets: Arc::new(sockets), launched: AtomicU64::new(0) };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use crate::cgroup::{self, Base, Group};
 use crate::error::SandboxError;
@@ -24,7 +25,7 @@ pub enum LimitsBackend {
 /// The platform's side of limiting.
 pub enum Limiter {
     Cgroup(Base),
-    Watchdog(Watchdog),
+    Watchdog(Arc<Watchdog>),
 }
 
 /// What is held for one sandbox.

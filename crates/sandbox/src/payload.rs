@@ -68,10 +68,13 @@ fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<CString>, Ste
 const MAX_FILES: u64 = 65_536;
 
 fn limit_resources(plan: &Plan) -> Result<(), StepFailure> {
+    // Where the two share a user, the first process counts as well.
+    let first_process = u64::from(plan.ids.init.is_none());
     let mut wishes = vec![
-        (Resource::RLIMIT_CORE, 0),
+        // Zero would still feed the host's crash handler; one is the value at which the kernel makes no dump at all.
+        (Resource::RLIMIT_CORE, 1),
         (Resource::RLIMIT_NOFILE, MAX_FILES),
-        (Resource::RLIMIT_NPROC, u64::from(plan.limits.pids)),
+        (Resource::RLIMIT_NPROC, u64::from(plan.limits.pids) + first_process),
         (Resource::RLIMIT_MEMLOCK, 8 << 20),
         (Resource::RLIMIT_SIGPENDING, 4096),
         (Resource::RLIMIT_MSGQUEUE, 819_200),

@@ -1,5 +1,18 @@
 //! With which rights the platform works: those of the host's root, or those that an ordinary user gets in a user
 //! namespace of its own. Everything after [`prepare_process`] is the same code for both.
+//!
+//! # Who a payload is
+//!
+//! Inside, the payload is always user 1000. Started by root, it is on the host a user that exists nowhere else: each
+//! sandbox takes two ids from a high range, one for the payload and one for its first process, so that neither is ever
+//! the host's root and sandboxes do not share the kernel's per-user limits. Such a user could read nothing of a
+//! directory that is private to root, so mounts are id-mapped (see [`crate::idmapped`]): the source's owner is the
+//! payload there, and only there. To map the payload to root without capabilities would have been simpler, and would
+//! have made every mistake in the mounts a read of root's files.
+//!
+//! An ordinary user has one id to map: the payload is on the host that user, who owns what it is given already, and its
+//! first process shares the id (it is protected by not being dumpable). The user's supplementary groups stay, as the
+//! kernel lets nobody give them up there; what they could open is not in the payload's file system.
 
 use std::io;
 
@@ -39,6 +52,10 @@ pub fn prepare_process() -> Result<Privilege, SandboxError> {
     if has_needed() {
         let many = id_extents().map_err(|error| missing(&error))?.iter().map(|extent| extent.count).sum::<u64>() > 1;
         return Ok(if many { Privilege::Root } else { Privilege::UserNamespace });
+    }
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        let source = io::Error::other("the process has threads already; it must be the first thing in main");
+        return Err(SandboxError::Helper { context: "prepare the process", source });
     }
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| missing(&errno.into()))?;

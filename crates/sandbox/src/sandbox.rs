@@ -140,9 +140,10 @@ impl Sandbox {
         }
     }
 
-    /// What it uses now; zeros when it has ended.
+    /// What it uses now; zeros once [`Sandbox::try_wait`] has told that it has ended.
     pub fn usage(&self) -> Usage {
-        self.held.usage(self.first.pid)
+        // The id of a collected process may belong to another already.
+        if self.exit.is_some() { Usage::default() } else { self.held.usage(self.first.pid) }
     }
 }
 

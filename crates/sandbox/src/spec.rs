@@ -30,9 +30,10 @@ pub struct SandboxSpec {
     pub network: Network,
     /// What it may use.
     pub limits: Limits,
-    /// Becomes descriptor 1. Nothing else is inherited.
+    /// Becomes descriptor 1; a pipe also becomes the payload's, so that it can be opened by name. Nothing else is
+    /// inherited.
     pub stdout: OwnedFd,
-    /// Becomes descriptor 2.
+    /// Becomes descriptor 2, likewise.
     pub stderr: OwnedFd,
 }
 

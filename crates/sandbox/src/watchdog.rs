@@ -43,27 +43,28 @@ struct Target {
 pub struct Watched {
     id: u64,
     target: Arc<Target>,
-    shared: Arc<Shared>,
+    /// Keeps the thread alive for as long as anything is under watch.
+    watchdog: Arc<Watchdog>,
 }
 
 impl Watchdog {
     /// Starts the thread.
-    pub fn start() -> std::io::Result<Self> {
+    pub fn start() -> std::io::Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("sandbox-watchdog".into()).spawn(move || theirs.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Arc::new(Self { shared, thread: Some(thread) }))
     }
 
     /// Looks after the sandbox whose first process is `first` from now on.
-    pub fn watch(&self, first: i32, pidfd: OwnedFd, memory_bytes: u64) -> Watched {
+    pub fn watch(self: &Arc<Self>, first: i32, pidfd: OwnedFd, memory_bytes: u64) -> Watched {
         let target = Arc::new(Target { first, pidfd, memory_bytes, exceeded: AtomicBool::new(false) });
         let mut state = self.shared.lock();
         let id = state.next;
         state.next += 1;
         state.watched.insert(id, Arc::clone(&target));
         self.shared.changed.notify_all();
-        Watched { id, target, shared: Arc::clone(&self.shared) }
+        Watched { id, target, watchdog: Arc::clone(self) }
     }
 }
 
@@ -87,7 +88,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.shared.lock().watched.remove(&self.id);
+        self.watchdog.shared.lock().watched.remove(&self.id);
     }
 }
 
@@ -123,8 +124,8 @@ impl Target {
         if process_tree::proportional(&members) <= self.memory_bytes {
             return;
         }
-        self.exceeded.store(true, Ordering::Release);
-        // It may have ended by itself meanwhile.
-        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL);
+        // It may have ended by itself meanwhile, and its id have passed to another process.
+        let killed = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL).is_ok();
+        self.exceeded.fetch_or(killed, Ordering::AcqRel);
     }
 }

@@ -147,6 +147,12 @@ fn kill_members(dir: &Path) {
     }
 }
 
+impl FileError {
+    fn words(&self) -> String {
+        format!("{}: {}", self.path.display(), self.source)
+    }
+}
+
 fn make_dir(dir: &Path) -> Result<(), FileError> {
     match std::fs::create_dir(dir) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(FileError { path: dir.to_owned(), source }),
@@ -174,7 +180,13 @@ fn quota_micros(limits: &Limits) -> u64 {
     (u64::from(limits.milli_cpus) * PERIOD_MICROS / 1000).max(MIN_QUOTA_MICROS)
 }
 
-/// One more than the payload's: the first process counts too.
+/// Two more than the payload's: the first process counts too, and the helper until it ends.
 fn pids(limits: &Limits) -> u64 {
-    u64::from(limits.pids) + 1
+    u64::from(limits.pids) + 2
+}
+
+/// Fails with the first of `files` that `dir` lacks.
+fn require_files(dir: &Path, files: &[&str]) -> Result<(), String> {
+    let missing = files.iter().find(|file| !dir.join(file).exists());
+    missing.map_or(Ok(()), |file| Err(format!("{} lacks {file}", dir.display())))
 }

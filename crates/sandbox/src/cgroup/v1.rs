@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hierarchy::Hierarchies;
-use super::{FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros};
+use super::{FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros, require_files};
 use crate::spec::{Limits, Usage};
 
-/// Without these no limit would hold.
-const REQUIRED: [&str; 3] = ["memory", "cpu", "pids"];
+/// Without these no limit would hold: each controller and the file that sets its limit.
+const REQUIRED: [(&str, &str); 3] =
+    [("memory", "memory.limit_in_bytes"), ("cpu", "cpu.cfs_quota_us"), ("pids", "pids.max")];
 /// Counts processor time; used where it is.
 const ACCOUNTING: &str = "cpuacct";
 
@@ -26,19 +27,23 @@ pub struct Group {
 
 impl Base {
     pub fn prepare(found: &Hierarchies, group: &str) -> Result<Self, String> {
+        let own = |controller| found.own_v1(controller).map(|dir| dir.join(group));
         let mut dirs = Vec::new();
-        for controller in REQUIRED.into_iter().chain([ACCOUNTING]) {
-            let Some(own) = found.own_v1(controller) else {
-                if controller == ACCOUNTING {
-                    continue;
-                }
-                return Err(format!("no {controller} controller"));
-            };
-            let dir = own.join(group);
-            make_dir(&dir).map_err(|error| format!("{}: {}", error.path.display(), error.source))?;
-            dirs.push((controller, dir));
+        for (controller, _) in REQUIRED {
+            dirs.push((controller, own(controller).ok_or_else(|| format!("no {controller} controller"))?));
         }
-        Ok(Self { dirs })
+        dirs.extend(own(ACCOUNTING).map(|dir| (ACCOUNTING, dir)));
+        let base = Self { dirs };
+        base.make().inspect_err(|_| remove_empty(&base.dirs))?;
+        Ok(base)
+    }
+
+    fn make(&self) -> Result<(), String> {
+        distinct(&self.dirs).into_iter().try_for_each(make_dir).map_err(|error| error.words())?;
+        self.dirs.iter().try_for_each(|(controller, dir)| {
+            let files = REQUIRED.iter().filter(|(each, _)| each == controller).map(|(_, file)| *file);
+            require_files(dir, &files.collect::<Vec<_>>())
+        })
     }
 
     pub fn dirs(&self) -> Vec<PathBuf> {
@@ -55,10 +60,7 @@ impl Base {
         match made {
             Ok(()) => Ok(group),
             Err(error) => {
-                for dir in distinct(&group.dirs) {
-                    // The first failure is the one worth telling.
-                    let _ = std::fs::remove_dir(dir);
-                }
+                remove_empty(&group.dirs);
                 Err(error)
             }
         }
@@ -101,6 +103,13 @@ impl Group {
 
     pub fn out_of_memory(&self) -> bool {
         self.dir("memory").is_some_and(|dir| field(dir, "memory.oom_control", "oom_kill") > 0)
+    }
+}
+
+/// After a failure, which is the one worth telling.
+fn remove_empty(dirs: &[(&'static str, PathBuf)]) {
+    for dir in distinct(dirs) {
+        let _ = std::fs::remove_dir(dir);
     }
 }
 

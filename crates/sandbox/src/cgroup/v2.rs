@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hierarchy::Hierarchies;
-use super::{FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros};
+use super::{FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros, require_files};
 use crate::spec::{Limits, Usage};
 
 const REQUIRED: [&str; 3] = ["memory", "cpu", "pids"];
+/// The files by which they limit.
+const LIMITS: [&str; 3] = ["memory.max", "cpu.max", "pids.max"];
 /// The leaf that the platform itself moves into.
 const LEAF: &str = "casemate-platform";
 
@@ -28,14 +30,13 @@ pub struct Group {
 impl Base {
     pub fn prepare(found: &Hierarchies, group: &str) -> Result<Self, String> {
         let (top, own) = found.v2.as_ref().ok_or("not mounted")?;
-        let words = |error: FileError| format!("{}: {}", error.path.display(), error.source);
         // After a restart within the same leaf the groups lie beside it.
         let parent = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own.as_path() };
         require_controllers(parent)?;
         let mine = if parent == own { is_alone(own) } else { true };
         let parent = match mine {
             true => {
-                step_aside(parent, own).map_err(words)?;
+                step_aside(parent, own).map_err(|error| error.words())?;
                 parent
             }
             false if nix::unistd::geteuid().is_root() => {
@@ -44,15 +45,20 @@ impl Base {
             }
             false => return Err(format!("{} is shared with other processes", own.display())),
         };
-        Self::below(parent, group).map_err(words)
+        let base = Self { dir: parent.join(group) };
+        base.make().map_err(|error| error.words())?;
+        require_files(base.dir(), &LIMITS).inspect_err(|_| {
+            // What is missing is the failure worth telling.
+            let _ = std::fs::remove_dir(base.dir());
+        })?;
+        Ok(base)
     }
 
-    fn below(parent: &Path, group: &str) -> Result<Self, FileError> {
-        enable(parent)?;
-        let dir = parent.join(group);
-        make_dir(&dir)?;
-        enable(&dir)?;
-        Ok(Self { dir })
+    /// Makes the directory, again after a sweep, with the controllers that its groups need.
+    fn make(&self) -> Result<(), FileError> {
+        self.dir.parent().map_or(Ok(()), enable)?;
+        make_dir(&self.dir)?;
+        enable(&self.dir)
     }
 
     pub fn dir(&self) -> &Path {
@@ -60,6 +66,7 @@ impl Base {
     }
 
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Group, FileError> {
+        self.make()?;
         let group = Group { dir: self.dir.join(name) };
         make_dir(&group.dir)?;
         group.limit(limits).inspect_err(|_| {
@@ -139,13 +146,13 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         std::fs::write(top.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
         require_controllers(top.path()).unwrap();
-        let base = Base::below(top.path(), "casemate-x").unwrap();
+        let base = Base { dir: top.path().join("casemate-x") };
         let limits = Limits { memory_bytes: 64 << 20, milli_cpus: 250, pids: 10, scratch_bytes: 0 };
         let group = base.create("blue", &limits).unwrap();
         let read = |file: &str| std::fs::read_to_string(group.dir().join(file)).unwrap();
         assert_eq!(read("memory.max"), "67108864");
         assert_eq!(read("cpu.max"), "25000 100000");
-        assert_eq!(read("pids.max"), "11");
+        assert_eq!(read("pids.max"), "12");
         let enabled = std::fs::read_to_string(base.dir().join("cgroup.subtree_control")).unwrap();
         assert_eq!(enabled, "+memory +cpu +pids");
         assert!(!group.out_of_memory());
@@ -160,5 +167,6 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         std::fs::write(top.path().join("cgroup.controllers"), "cpu hugetlb\n").unwrap();
         assert!(require_controllers(top.path()).unwrap_err().contains("lacks memory"));
+        assert!(require_files(top.path(), &LIMITS).unwrap_err().contains("lacks memory.max"));
     }
 }

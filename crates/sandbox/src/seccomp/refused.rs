@@ -108,6 +108,8 @@ pub fn calls(plan: &Plan) -> Result<Rules> {
     if plan.network == Network::Host {
         // Abstract sockets belong to the network: the host's could be reached.
         rules.push((libc::SYS_socket, vec![rule(&[is(0, libc::AF_UNIX as u64)?])?]));
+        // Of a pair only datagram sockets could be connected anew.
+        rules.push((libc::SYS_socketpair, vec![rule(&[kind_is(1, libc::SOCK_DGRAM as u64)?])?]));
     }
     Ok(rules)
 }

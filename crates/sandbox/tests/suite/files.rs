@@ -17,6 +17,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "scratch_is_bounded", check: scratch_bounded },
     Test { name: "a_single_file_can_be_given", check: single_file },
     Test { name: "mounts_nest", check: nesting },
+    Test { name: "a_planted_link_is_not_followed_to_a_mount_point", check: planted_link },
+    Test { name: "an_output_file_cannot_be_opened_anew", check: second_layer },
+    Test { name: "neighbours_share_nothing", check: neighbours },
     Test { name: "a_file_system_without_id_maps_is_served_or_refused_by_name", check: without_id_maps },
 ];
 
@@ -177,6 +180,57 @@ fn nesting(world: &World) {
     assert_eq!((outcome.exit.code, outcome.stdout.as_str()), (Some(1), "inner\n"));
     assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
     assert!(inner.join("new").exists());
+}
+
+fn planted_link(world: &World) {
+    let (build, inner) = (world.make_dir("build"), world.make_dir("inner"));
+    world.python("import os; os.symlink('/etc', '/build/link')").mount(&build, "/build", Access::ReadWrite).output();
+    let payload = world.payload("/bin/true", &[]).mount(&build, "/build", Access::ReadWrite);
+    let payload = payload.mount(&inner, "/build/link/inner", Access::ReadOnly);
+    let error = world.launcher.launch(payload.spec).unwrap_err().to_string();
+    assert!(error.contains("/build/link/inner") && error.contains("symbolic link"), "{error}");
+    assert!(!Path::new("/etc/inner").exists());
+}
+
+/// Only the second layer, Landlock, stands here: the file's mode allows it, and no mount is in the way.
+fn second_layer(world: &World) {
+    let log = world.dir.path().join("log");
+    std::fs::write(&log, "earlier lines\n").unwrap();
+    std::fs::set_permissions(&log, PermissionsExt::from_mode(0o666)).unwrap();
+    let code = "import os, sys
+for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
+    try: os.open('/proc/self/fd/1', flags); print('opened', file=sys.stderr)
+    except OSError as error: print(error.strerror, file=sys.stderr)
+print('through the descriptor')";
+    let mut payload = world.python(code);
+    payload.spec.stdout = std::fs::File::options().append(true).open(&log).unwrap().into();
+    let outcome = payload.run();
+    assert_eq!(outcome.stderr, "Permission denied\n".repeat(3));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "earlier lines\nthrough the descriptor\n");
+    assert_eq!(outside(&format!("open('{}', 'r+'); print('control')", log.display())).0, "control\n");
+}
+
+fn neighbours(world: &World) {
+    let first = "import socket, time
+from multiprocessing import shared_memory
+shared_memory.SharedMemory('meeting', create=True, size=16)
+a = socket.socket(socket.AF_UNIX); a.bind('\\0meeting'); a.listen()
+b = socket.socket(socket.AF_UNIX); b.bind('/tmp/meeting'); b.listen()
+print('ready', flush=True)
+time.sleep(600)";
+    let second = "import socket
+from multiprocessing import shared_memory
+def attempt(name, action):
+    try: action(); print(name, 'met')
+    except OSError as error: print(name, error.strerror)
+attempt('shm', lambda: shared_memory.SharedMemory('meeting'))
+for name, address in (('abstract', '\\0meeting'), ('path', '/tmp/meeting')):
+    attempt(name, lambda: socket.socket(socket.AF_UNIX).connect(address))";
+    let mut host = world.python(first).start();
+    host.wait_for("ready");
+    let printed = world.python(second).output();
+    let expected = "shm No such file or directory\nabstract Connection refused\npath No such file or directory\n";
+    assert_eq!(printed, expected);
 }
 
 /// Overlay file systems cannot be id-mapped. An ordinary user needs no id map at all.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use casemate_sandbox::LimitsBackend;
+use casemate_sandbox::{Limits, LimitsBackend};
 
 use crate::Test;
 use crate::world::{Mode, World, until};
@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "a_fork_bomb_is_bounded", check: fork_bomb },
     Test { name: "processor_time_is_bounded", check: processor },
     Test { name: "usage_is_told", check: usage },
+    Test { name: "the_least_limits_suffice_for_a_launch", check: least },
     Test { name: "the_backend_is_the_expected_one", check: backend },
 ];
 
@@ -108,6 +109,11 @@ fn usage(world: &World) {
     until("an ended sandbox uses no process", || {
         running.sandbox.usage().processes == 0 || started.elapsed() > Duration::from_secs(5)
     });
+}
+
+fn least(world: &World) {
+    let least = Limits { memory_bytes: 16 << 20, milli_cpus: 50, pids: 1, scratch_bytes: 0 };
+    world.payload("/bin/true", &[]).limits(|limits| *limits = least).output();
 }
 
 fn backend(world: &World) {
