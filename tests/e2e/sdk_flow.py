@@ -114,12 +114,12 @@ ml.workspaces.begin_create(
     Workspace(
         name="sdk-ws",
         location="local",
-        managed_network=ManagedNetwork(isolation_mode="allow_only_approved_outbound"),
+        managed_network=ManagedNetwork(isolation_mode="AllowOnlyApprovedOutbound"),
     )
 ).result()
 step("workspace create")
 workspace = ml.workspaces.get("sdk-ws")
-assert workspace.managed_network.isolation_mode.lower() == "allow_only_approved_outbound", workspace
+assert workspace.managed_network.isolation_mode == "AllowOnlyApprovedOutbound", workspace
 assert [found.name for found in ml.workspaces.list()] == ["sdk-ws"]
 step("workspace get, list")
 workspace.description = "changed"
@@ -136,7 +136,7 @@ assert "packages" in [rule.name for rule in ml.workspace_outbound_rules.list("sd
 assert ml.workspace_outbound_rules.get("sdk-ws", "packages").destination == "packages.example.com"
 ml.workspace_outbound_rules.begin_remove("sdk-ws", "packages").result()
 step("outbound rules")
-ml.workspaces.begin_provision_network("sdk-ws").result()
+ml.workspaces.begin_provision_network(workspace_name="sdk-ws", include_spark=False).result()
 step("provision network")
 
 registered = ml.models.create_or_update(Model(path=files / "model", name="registered", version="1", description="d"))
@@ -252,8 +252,9 @@ except (ResourceNotFoundError, HttpResponseError) as error:
     assert error.status_code == 404, error
 step("endpoint delete")
 ml.models.archive("registered", version="1")
-assert "registered" not in [m.name for m in ml.models.list()]
+assert not list(ml.models.list("registered"))
 ml.models.restore("registered", version="1")
+assert [m.version for m in ml.models.list("registered")] == ["1"]
 step("model archive, restore")
 ml.workspaces.begin_delete("sdk-ws", delete_dependent_resources=True).result()
 assert not list(ml.workspaces.list())

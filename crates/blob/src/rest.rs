@@ -74,7 +74,11 @@ where
     B: HttpBody<Data = Bytes> + Send,
     B::Error: Display,
 {
-    let target = Target::parse(parts.uri.path())?;
+    // Clients ask whether `dir/` is a blob before they list it. No blob has such a name, so the answer is "not there".
+    let path = parts.uri.path();
+    let reading = matches!(parts.method, Method::GET | Method::HEAD);
+    let directory = path.strip_suffix('/').filter(|_| reading);
+    let target = Target::parse(directory.unwrap_or(path))?;
     let query = Query::parse(parts.uri.query())?;
     if query.get("sig").is_none() {
         return Err(BlobError::new(
@@ -84,6 +88,9 @@ where
         ));
     }
     let grant = inner.signer.check(&query, &target, inner.clock.now())?;
+    if directory.is_some() && matches!(target, Target::Blob(..)) {
+        return Err(BlobError::blob_not_found(path));
+    }
     let call = Call { inner, parts, query, grant };
     match target {
         Target::Container(container) => call.container(&container).await,
