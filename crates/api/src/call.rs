@@ -394,7 +394,7 @@ impl Call {
     pub fn method_not_allowed(&self) -> Result<Response, crate::ApiError> {
         let what = match &self.target {
             Target::Action { name, .. } => format!("the action '{name}'"),
-            target => format!("the type '{}'", target.kind()),
+            target => format!("the type '{}'", spelled(&target.kind())),
         };
         Err(Fault::invalid("MethodNotAllowed", format!("The method {} is not known for {what}.", self.method)).into())
     }

@@ -41,6 +41,11 @@ mod state;
 pub mod template;
 mod token;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use call::{Call, Query, Target};
 pub use context::OpContext;

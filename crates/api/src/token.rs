@@ -218,11 +218,6 @@ impl Issuer {
             Refusal::new(400, "unauthorized_client", 700_016, message)
         };
         let app_id: Uuid = client.trim().parse().map_err(|_| unknown())?;
-        if !self.throttle.may_try(app_id) {
-            let message =
-                format!("There were too many failed sign-ins of the application '{app_id}'. Wait 10 seconds.");
-            return Err(Refusal::new(429, "temporarily_unavailable", 50_196, message));
-        }
         let principal = directory.principal(app_id).ok_or_else(unknown)?;
         let id = principal_id(app_id);
         let digest = state.store.secret_get(&id, SECRET_DIGEST).await.map_err(|error| {
@@ -231,6 +226,11 @@ impl Issuer {
         })?;
         if digest.is_some_and(|digest| secret_matches(secret.expose(), &digest)) {
             return Ok(principal.clone());
+        }
+        if !self.throttle.may_try(app_id) {
+            let message =
+                format!("There were too many wrong secrets for the application '{app_id}'. Wait 10 seconds.");
+            return Err(Refusal::new(429, "temporarily_unavailable", 50_196, message));
         }
         self.throttle.failed(app_id);
         let message = format!(

@@ -1,4 +1,5 @@
-//! Slows down guessing: after ten wrong secrets within ten seconds an application waits.
+//! Slows down guessing: after ten wrong secrets for an application within ten seconds, further wrong ones are told to
+//! wait. The right secret always works, so that nobody can lock an application out by guessing at it.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,7 @@ use casemate_model::Clock;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-/// Wrong secrets within the window after which no more are looked at.
+/// Wrong secrets within the window that are answered as such.
 const MOST_FAILURES: u32 = 10;
 /// The length of a window.
 const WINDOW: SignedDuration = SignedDuration::from_secs(10);
@@ -26,7 +27,7 @@ impl Throttle {
         Self { clock, failures: Mutex::default() }
     }
 
-    /// Whether a secret of this application is looked at now.
+    /// Whether a wrong secret of this application is answered as such now.
     pub(super) fn may_try(&self, app: Uuid) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.get(&app).is_none_or(|(since, count)| *count < MOST_FAILURES || self.is_over(*since))

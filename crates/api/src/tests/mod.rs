@@ -1,0 +1,8 @@
+//! The management API from outside, over a real store.
+
+mod front;
+mod groups;
+mod roles;
+mod templates;
+mod tokens;
+mod workspaces;
