@@ -30,6 +30,8 @@ pub(crate) enum End {
 /// What is known about a start that failed.
 pub(crate) struct Evidence<'a> {
     pub end: End,
+    /// Whether a process in the sandbox was killed for its memory.
+    pub out_of_memory: bool,
     /// What the process printed, oldest first.
     pub lines: &'a [String],
     /// The entry script as the user named it.
@@ -53,7 +55,9 @@ const SCRIPT_LOADING: &str = "Starting up app insights client";
 const SCRIPT_FOUND: &str = "Found user script at";
 const INIT_CALLED: &str = "Invoking user's init function";
 const NO_SERVER: &str = "No module named azureml_inference_server_http";
-const KILLED_FOR_MEMORY: &str = "Perhaps out of memory?";
+/// From gunicorn 21 on, and before.
+const WORKER_KILLED: &[&str] = &["was sent SIGKILL!", "was terminated due to signal 9"];
+const WORKER_STUCK: &str = "WORKER TIMEOUT";
 const CAUSED: &str = "The above exception was the direct cause of the following exception:";
 const WORKER_BOOT: &str = "Booting worker with pid";
 /// Exceptions at import that come back however often one tries: the files do not change.
@@ -64,16 +68,17 @@ pub(crate) fn is_worker_boot(line: &str) -> bool {
     line.contains(WORKER_BOOT)
 }
 
-/// Whether a line says that the server lost a worker to the memory limit.
-pub(crate) fn is_memory_kill(line: &str) -> bool {
-    line.contains(KILLED_FOR_MEMORY)
+/// Whether lines say that a worker was killed from outside: not by the server itself, for being stuck.
+pub(crate) fn is_worker_kill(lines: &[String]) -> bool {
+    let said = |marker: &str| lines.iter().any(|line| line.contains(marker));
+    WORKER_KILLED.iter().any(|marker| said(marker)) && !said(WORKER_STUCK)
 }
 
 /// Judges a start that failed.
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let mut verdict = diagnose(evidence);
-    // Whoever was too slow for the whole readiness budget has had its time.
-    verdict.hopeless |= matches!(evidence.end, End::NotReady(_));
+    // The server has tried often enough by itself, or the process has had the whole readiness budget.
+    verdict.hopeless |= matches!(evidence.end, End::WorkersDied | End::NotReady(_));
     verdict
 }
 
@@ -86,9 +91,8 @@ fn diagnose(evidence: &Evidence) -> Verdict {
     let script = evidence.script;
     let exception = cause(evidence.lines);
 
-    if out_of_memory(evidence) {
-        let words =
-            format!("{} Choose a larger instance_type, or load less in init().", memory_words(evidence.memory_bytes));
+    if evidence.out_of_memory {
+        let words = memory_words(evidence.memory_bytes);
         return verdict(FaultKind::Quota, "PodOutOfMemory", false, words);
     }
     if said(NO_SERVER) {
@@ -114,8 +118,20 @@ fn diagnose(evidence: &Evidence) -> Verdict {
         let words = format!("init() of {script} raised {exception}. Correct the script, or what it loads.");
         return verdict(FaultKind::Invalid, "UserScriptInitFailed", false, words);
     }
+    let reached = said(INIT_CALLED) || said(SCRIPT_LOADING);
+    if let Some(exception) = evidence.lines.iter().rev().find(|line| !reached && is_import_exception(line)) {
+        let words = format!(
+            "azureml-inference-server-http can't run in the environment: {exception}. Add or pin the missing package in \
+             the conda file, or use the newest version of the server."
+        );
+        return verdict(FaultKind::Invalid, "ImageBuildFailure", true, words);
+    }
     let (kind, code, words) = silent(evidence, said(INIT_CALLED), said(SCRIPT_LOADING) && !said(SCRIPT_FOUND));
     verdict(kind, code, false, words)
+}
+
+fn is_import_exception(line: &str) -> bool {
+    line.starts_with("ModuleNotFoundError: ") || line.starts_with("ImportError: ")
 }
 
 /// The failures of which the server says nothing: how far it got is all there is to go by.
@@ -146,14 +162,12 @@ fn silent(evidence: &Evidence, in_init: bool, importing: bool) -> (FaultKind, &'
     }
 }
 
-fn out_of_memory(evidence: &Evidence) -> bool {
-    let by_kernel = matches!(&evidence.end, End::Exited(exit) if exit.out_of_memory);
-    by_kernel || evidence.lines.iter().any(|line| is_memory_kill(line))
-}
+/// What to do about the memory limit.
+pub(crate) const MEMORY_ADVICE: &str = "Choose a larger instance_type, or use less memory in init() and run().";
 
-/// That the memory limit was reached, with the limit.
+/// That the memory limit was reached, with the limit, and what to do.
 pub(crate) fn memory_words(limit: u64) -> String {
-    format!("The instance reached its memory limit of {:.1} GiB and was killed.", to_gib(limit))
+    format!("The instance reached its memory limit of {:.1} GiB and was killed. {MEMORY_ADVICE}", to_gib(limit))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
@@ -198,7 +212,8 @@ mod tests {
 
     fn judged(end: End, text: &str) -> (String, bool, String) {
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        let verdict = judge(&Evidence { end, lines: &lines, script: "score.py", memory_bytes: 1 << 30 });
+        let evidence = Evidence { end, out_of_memory: false, lines: &lines, script: "score.py", memory_bytes: 1 << 30 };
+        let verdict = judge(&evidence);
         let Fault { code, message, .. } = verdict.fault;
         (code, verdict.hopeless, message)
     }
@@ -236,26 +251,19 @@ mod tests {
                 "conda file",
             ),
             (
-                End::WorkersDied,
-                "Invoking user's init function\ngunicorn.error - Worker (pid:9) was sent SIGKILL! Perhaps out of memory?",
-                "PodOutOfMemory",
-                false,
-                "limit of 1.0 GiB",
+                EXIT_3,
+                "    import pkg_resources\nModuleNotFoundError: No module named 'pkg_resources'",
+                "ImageBuildFailure",
+                true,
+                "can't run in the environment: ModuleNotFoundError: No module named 'pkg_resources'. Add",
             ),
-            (End::WorkersDied, "Invoking user's init function", "UserScriptInitFailed", false, "again and again"),
+            (End::WorkersDied, "Invoking user's init function", "UserScriptInitFailed", true, "again and again"),
             (
                 End::WorkersDied,
                 "Starting up app insights client",
                 "UserScriptImportError",
-                false,
+                true,
                 "while score.py was imported",
-            ),
-            (
-                End::Exited(Exit { code: None, signal: Some(9), out_of_memory: true }),
-                "",
-                "PodOutOfMemory",
-                false,
-                "It printed nothing",
             ),
             (
                 End::Exited(Exit { code: None, signal: Some(11), out_of_memory: false }),
@@ -277,6 +285,30 @@ mod tests {
             let (got_code, got_hopeless, message) = judged(end, text);
             assert_eq!((got_code.as_str(), got_hopeless), (code, hopeless), "{shown}");
             assert!(message.contains(words), "{words:?} is not in {message:?}");
+        }
+    }
+
+    #[test]
+    fn memory_comes_before_what_the_server_says() {
+        let lines = ["azmlinfsrv - User's init function failed".to_owned()];
+        let evidence =
+            Evidence { end: EXIT_3, out_of_memory: true, lines: &lines, script: "score.py", memory_bytes: 3 << 29 };
+        let Verdict { fault, hopeless } = judge(&evidence);
+        assert_eq!((fault.code.as_str(), hopeless), ("PodOutOfMemory", false));
+        assert!(fault.message.starts_with("The instance reached its memory limit of 1.5 GiB"), "{}", fault.message);
+    }
+
+    #[test]
+    fn killed_workers_by_the_words_of_gunicorn() {
+        for (lines, expected) in [
+            (&["gunicorn.error - Worker (pid:9) was sent SIGKILL! Perhaps out of memory?"][..], true),
+            (&["gunicorn.error - Worker with pid 3 was terminated due to signal 9"], true),
+            (&["WORKER TIMEOUT (pid:9)", "Worker (pid:9) was sent SIGKILL! Perhaps out of memory?"], false),
+            (&["Worker (pid:9) exited with code 7"], false),
+            (&[], false),
+        ] {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            assert_eq!(is_worker_kill(&lines), expected, "{lines:?}");
         }
     }
 

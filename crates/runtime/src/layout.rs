@@ -29,7 +29,6 @@ const RESERVED: &[&str] = &[
 ];
 
 /// An instance's view of the world, ready for the sandbox.
-#[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub mounts: Vec<Mount>,
     pub program: PathBuf,
@@ -61,7 +60,9 @@ impl Layout {
         let python = &request.environment.python;
         let mut mounts: Vec<Mount> = request.environment.mounts.iter().map(|path| read_only(path, path)).collect();
         let mut env = base_env(python);
-        let mut notes = vec![format!("Environment: {} with {}", request.environment.digest, python.display())];
+        let digest = &request.environment.digest;
+        let mut notes =
+            vec![format!("UserContainerImagePull: Succeeded, environment {digest} with {}", python.display())];
 
         let script = script_path(code)?;
         let code_dir = Path::new(APP_DIR).join(code_dir_name(code));
@@ -75,7 +76,7 @@ impl Layout {
             let (model_dir, target) = model_target(model, request.model_mount_path.as_deref())?;
             mounts.push(read_only(&model.source, &target));
             notes.push(format!(
-                "Model: {} version {} mounted read-only at {}; AZUREML_MODEL_DIR={}",
+                "ModelDownload: Succeeded, {} version {} mounted read-only at {}; AZUREML_MODEL_DIR={}",
                 model.name,
                 model.version,
                 target.display(),
@@ -341,7 +342,7 @@ mod tests {
             (|r| set(r, "A", "b\0c"), "environmentVariables"),
         ];
         for (at, (change, target)) in table.into_iter().enumerate() {
-            let fault = Layout::new(&request(change)).unwrap_err();
+            let fault = Layout::new(&request(change)).err().unwrap();
             assert_eq!(fault.target.as_deref(), Some(target), "row {at}: {fault}");
         }
     }

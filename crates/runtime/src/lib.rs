@@ -2,7 +2,22 @@
 //!
 //! This room knows how to run a model, not which ones should run: it takes requests and reports what happens, and
 //! decides nothing about traffic or desired state. It refuses to start anything outside a sandbox.
+//!
+//! The way of a start: a [`Backend`] checks an [`InstanceRequest`] and lays it out (`layout`), a supervisor starts the
+//! process and watches it (`instance`, `probe`), its output goes to the deployment's log (`logs`), and when it does
+//! not come up, `failure` says why.
 
+mod backend;
+pub mod environment;
+mod failure;
+mod instance;
+mod layout;
 pub mod logs;
+mod probe;
+mod request;
 
+pub use backend::{Backend, LocalBackend};
+pub use environment::{EnvironmentBuilder, EnvironmentRequest, PreparedEnvironment, PythonPolicy};
+pub use instance::{Instance, InstanceStatus};
 pub use logs::{Container, LogPipe, LogPump, LogStore, LogTail, LogWriter};
+pub use request::{CodeMount, InstanceRequest, ModelMount};

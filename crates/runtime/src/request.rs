@@ -1,13 +1,13 @@
 //! What it takes to run one instance.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use casemate_model::{ResourceId, deployment::ProbeSettings, instance_type::InstanceSize};
 
 use crate::environment::PreparedEnvironment;
 
-/// One instance of a deployment.
-#[derive(Debug, Clone)]
+/// One instance of a deployment. `Debug` shows the names of the variables only: their values may be secrets.
+#[derive(Clone)]
 pub struct InstanceRequest {
     /// Whose instance it is; its logs go there.
     pub deployment: ResourceId,
@@ -29,6 +29,21 @@ pub struct InstanceRequest {
     pub liveness: ProbeSettings,
     /// When the instance can take requests.
     pub readiness: ProbeSettings,
+}
+
+impl fmt::Debug for InstanceRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceRequest")
+            .field("deployment", &self.deployment)
+            .field("environment", &self.environment.digest)
+            .field("code", &self.code)
+            .field("model", &self.model)
+            .field("model_mount_path", &self.model_mount_path)
+            .field("variables", &self.variables.keys().collect::<Vec<_>>())
+            .field("size", &self.size)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The scoring code on this machine.

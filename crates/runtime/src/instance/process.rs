@@ -19,8 +19,8 @@ use crate::{
     logs::{LogPipe, LogTail, LogWriter},
 };
 
-/// Longest wait for the rest of a dead process's output.
-const LAST_OUTPUT: Duration = Duration::from_secs(5);
+/// Longest wait for a killed process to be gone, and for the rest of its output.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// A process that was started. Dropping it kills the process and all its children.
 pub(super) struct Process {
@@ -94,18 +94,28 @@ impl Process {
         self.cell.with(Sandbox::terminate);
     }
 
-    /// Kills what is left and gives the last lines that the process printed.
-    pub(super) async fn end(mut self) -> Vec<String> {
+    /// Kills what is left, and gives what the process leaves behind.
+    pub(super) async fn end(mut self) -> Remains {
+        self.cell.with(Sandbox::kill);
+        let exit = tokio::time::timeout(LAST_BREATH, self.exited()).await;
         let sandbox = self.cell.take();
-        // Dropping kills, waits and removes the control group, which takes some milliseconds.
+        // Dropping waits and removes the control group, which takes some milliseconds.
         if tokio::task::spawn_blocking(move || drop(sandbox)).await.is_err() {
             tracing::warn!("the end of a sandbox was broken off");
         }
-        if tokio::time::timeout(LAST_OUTPUT, &mut self.pump).await.is_err() {
+        if tokio::time::timeout(LAST_BREATH, &mut self.pump).await.is_err() {
             tracing::warn!("a process is gone but its output is still held open");
         }
-        self.tail.lines()
+        Remains { lines: self.tail.lines(), out_of_memory: exit.is_ok_and(|exit| exit.out_of_memory) }
     }
+}
+
+/// What is left of a process that has ended.
+pub(super) struct Remains {
+    /// The last lines that it printed.
+    pub(super) lines: Vec<String>,
+    /// Whether it, or one of its children, was killed for its memory.
+    pub(super) out_of_memory: bool,
 }
 
 impl Drop for Process {

@@ -11,13 +11,16 @@ use std::{
 };
 
 use casemate_model::{Fault, instance_type::InstanceSize, route::Upstream};
-use casemate_sandbox::{Exit, Launcher, Limits};
+use casemate_sandbox::{Launcher, Limits};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{InstanceStatus, process::Process};
+use super::{
+    InstanceStatus,
+    process::{Process, Remains},
+};
 use crate::{
     failure::{self, End, Evidence, Verdict},
     layout::{Layout, SERVER_PORT},
@@ -165,10 +168,10 @@ impl Supervisor {
         if ready_for.is_some() {
             self.status.send_replace(InstanceStatus::NotReady);
         }
-        let lines = process.end().await;
-        self.plan.log.line(&self.obituary(&end));
-        let evidence =
-            Evidence { end, lines: &lines, script: &self.plan.script, memory_bytes: self.plan.size.memory_bytes };
+        let Remains { lines, out_of_memory } = process.end().await;
+        self.plan.log.line(&self.obituary(&end, out_of_memory));
+        let (script, memory_bytes) = (self.plan.script.as_str(), self.plan.size.memory_bytes);
+        let evidence = Evidence { end, out_of_memory, lines: &lines, script, memory_bytes };
         Life::Ended { ready_for, verdict: failure::judge(&evidence) }
     }
 
@@ -245,9 +248,14 @@ impl Supervisor {
                     }
                 },
                 _ = looks.tick() => {
-                    // A worker that is killed for its memory is replaced by the server: the process goes on.
-                    if process.tail.news(&mut seen).iter().any(|line| failure::is_memory_kill(line)) {
-                        self.plan.log.line(&self.memory_note());
+                    // The server replaces a worker that is killed: the process goes on, but its user should know.
+                    if failure::is_worker_kill(&process.tail.news(&mut seen)) {
+                        let limit = failure::to_gib(self.plan.size.memory_bytes);
+                        self.plan.log.line(&format!(
+                            "PodOutOfMemory: A worker was killed, most likely because the instance reached its memory \
+                             limit of {limit:.1} GiB. {}",
+                            failure::MEMORY_ADVICE
+                        ));
                     }
                 }
             }
@@ -302,21 +310,16 @@ impl Supervisor {
     }
 
     /// What is written below a start's output.
-    fn obituary(&self, end: &End) -> String {
+    fn obituary(&self, end: &End, out_of_memory: bool) -> String {
+        if out_of_memory {
+            return format!("PodOutOfMemory: {}", failure::memory_words(self.plan.size.memory_bytes));
+        }
         match end {
-            End::Exited(Exit { out_of_memory: true, .. }) => self.memory_note(),
             End::Exited(exit) => format!("The process ended: {}", failure::exit_words(exit)),
             End::WorkersDied => "The process was killed: its workers died again and again".to_owned(),
             End::NotReady(time) => format!("The process was killed: not ready after {} s", time.as_secs()),
-            End::NotLive(time) => {
-                format!("The process was killed: the liveness probe failed for {} s", time.as_secs())
-            }
+            End::NotLive(time) => format!("The process was killed: the liveness probe failed for {} s", time.as_secs()),
         }
-    }
-
-    fn memory_note(&self) -> String {
-        let advice = "Choose a larger instance_type, or use less memory in init() and run().";
-        format!("PodOutOfMemory: {} {advice}", failure::memory_words(self.plan.size.memory_bytes))
     }
 }
 
