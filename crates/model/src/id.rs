@@ -55,7 +55,12 @@ impl ResourceId {
             return Err(bad("it has a part with a forbidden character"));
         }
         check_shape(&parts).map_err(bad)?;
-        Ok(Self { text: trimmed.to_owned(), key: trimmed.to_lowercase() })
+        let key = trimmed.to_lowercase();
+        // Some letters are longer in lower case.
+        if key.len() > MAX_ID_BYTES {
+            return Err(bad("it is longer than 2048 bytes in lower case"));
+        }
+        Ok(Self { text: trimmed.to_owned(), key })
     }
 
     /// As given, without a trailing slash.
@@ -191,6 +196,10 @@ fn check_shape(parts: &[&str]) -> Result<(), &'static str> {
             }
         }
     }
+    // Everything that tells scopes from providers looks for this word.
+    if parts[..at].iter().any(|part| part.eq_ignore_ascii_case("providers")) {
+        return Err("a subscription or a group can't be named 'providers'");
+    }
     while at < parts.len() {
         if !parts[at].eq_ignore_ascii_case("providers") {
             return Err("a part that should be 'providers' is another word");
@@ -202,6 +211,10 @@ fn check_shape(parts: &[&str]) -> Result<(), &'static str> {
         let count = end - at - 1;
         if count < 3 || count.is_multiple_of(2) {
             return Err("each type after the provider needs a name");
+        }
+        // Or a type could differ from another that has the same key, such as one with the Kelvin sign for a K.
+        if !parts[at + 1].is_ascii() || parts[at + 2..end].iter().step_by(2).any(|kind| !kind.is_ascii()) {
+            return Err("providers and types are plain ASCII words");
         }
         at = end;
     }
@@ -346,6 +359,10 @@ mod tests {
             "/a/../b",
             "/subscriptions/a%2f",
             "/subscriptions/a\n",
+            "/subscriptions/providers",
+            "/subscriptions/a/resourceGroups/Providers",
+            "/subscriptions/a/providers/P/\u{212a}/n",
+            "/subscriptions/a/providers/\u{212a}/t/n",
         ] {
             assert!(ResourceId::parse(text).is_err(), "{text}");
         }

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod deployment;
 pub mod endpoint;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
 pub mod instance_type;
 pub mod operation;
