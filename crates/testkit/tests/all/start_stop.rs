@@ -2,12 +2,13 @@
 
 use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use casemate_testkit::{
     Platform, binary,
     sample::{SUM, Sample},
 };
 use serde_json::json;
+use tokio::task::JoinSet;
 
 fn refused(arguments: &[&str]) -> Result<String> {
     let output = Command::new(binary()).args(arguments).output()?;
@@ -76,10 +77,11 @@ async fn sigterm_lets_requests_in_flight_finish() -> Result<()> {
     platform.casemate(&format!("ml online-deployment create -f {} --all-traffic", slow.display()))?;
     let target = platform.scoring("sample")?;
     let client = target.client()?;
-    let call = tokio::spawn(async move { target.score(&client, &json!({"data": [1], "sleep": 3})).await });
+    let mut calls = JoinSet::new();
+    calls.spawn(async move { target.score(&client, &json!({"data": [1], "sleep": 3})).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     tokio::task::spawn_blocking(move || platform.stop()).await??;
-    let (status, body) = call.await??;
+    let (status, body) = calls.join_next().await.context("one call was made")???;
     assert_eq!((status, &body["sum"]), (200, &json!(1)), "{body}");
     Ok(())
 }
