@@ -135,6 +135,7 @@ impl Platform {
         if let Err(error) = self.control.await {
             tracing::error!(%error, "the reconcilers ended with an error");
         }
+        self.backend.ended().await;
     }
 }
 
