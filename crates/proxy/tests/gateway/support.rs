@@ -41,6 +41,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -304,7 +305,7 @@ impl Stage {
     pub async fn h1(&self, name: &str) -> Caller {
         let stream = self.tls(name, "http/1.1").await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        Caller { sender: Sender::H1(sender), task: tokio::spawn(connection) }
+        Caller::h1((sender, connection))
     }
 
     /// An HTTP/2 connection to `name`.
@@ -333,6 +334,14 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// A caller over any stream.
+    pub fn h1<S>((sender, connection): (http1::SendRequest<Body>, http1::Connection<TokioIo<S>, Body>)) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Self { sender: Sender::H1(sender), task: tokio::spawn(connection) }
+    }
+
     /// Sends a request; gives the head of the answer.
     pub async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         match &mut self.sender {
