@@ -471,7 +471,12 @@ async fn bad_requests_are_refused_and_nothing_is_written() {
 async fn a_directory_is_no_blob() {
     let bench = Bench::new().await;
     bench.put("dir/file", b"x").await;
-    assert_eq!(bench.call("GET /box/dir", &[], b"").await.code(), (404, "BlobNotFound"));
+    // Clients ask both ways before they list a directory.
+    for line in ["GET /box/dir", "GET /box/dir/", "HEAD /box/dir/"] {
+        assert_eq!(bench.call(line, &[], b"").await.code(), (404, "BlobNotFound"), "{line}");
+    }
+    let slashed = bench.call("PUT /box/other/", &[("x-ms-blob-type", "BlockBlob")], b"y").await;
+    assert_eq!(slashed.code(), (400, "InvalidResourceName"));
     let over = bench.call("PUT /box/dir", &[("x-ms-blob-type", "BlockBlob")], b"y").await;
     assert_eq!(over.code(), (409, "ResourceTypeMismatch"));
     assert_eq!(bench.call("DELETE /box/dir", &[], b"").await.code(), (404, "BlobNotFound"));
