@@ -59,7 +59,7 @@ impl Front {
     async fn enter(&self, request: Request<Body>) -> Response {
         let id = Uuid::new_v4();
         let correlation = guid_header(request.headers(), &CORRELATION_ID).unwrap_or(id);
-        let client = request.headers().get(&CLIENT_ID).cloned();
+        let client = request.headers().get(&CLIENT_ID).and_then(cut);
         let span = tracing::info_span!("request", %id, method = %request.method(), path = %request.uri().path());
         let handled = AssertUnwindSafe(self.route(request, id)).catch_unwind().instrument(span).await;
         let mut response = match handled {
@@ -75,7 +75,7 @@ impl Front {
         let guid = |id: Uuid| HeaderValue::from_str(&id.to_string()).ok();
         headers.extend(guid(id).map(|value| (REQUEST_ID, value)));
         headers.extend(guid(correlation).map(|value| (CORRELATION_ID, value)));
-        headers.extend(client.filter(|value| value.len() <= MAX_CLIENT_ID).map(|value| (CLIENT_ID, value)));
+        headers.extend(client.map(|value| (CLIENT_ID, value)));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
         response
@@ -155,6 +155,12 @@ fn is_blob_path(path: &str) -> bool {
 
 fn guid_header(headers: &HeaderMap, name: &HeaderName) -> Option<Uuid> {
     headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The client's own id, cut to what is sent back.
+fn cut(value: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = value.as_bytes();
+    HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_CLIENT_ID)]).ok()
 }
 
 /// How the client reached the platform: the host it named, if that is a plain host and port.

@@ -28,7 +28,7 @@ fn cloud(config: &ApiConfig, base: &str, name: &str) -> Value {
     let host = base.split_once("://").map_or(base, |(_, host)| host);
     json!({
         "name": name,
-        "portal": root,
+        "portal": base,
         "authentication": {
             "loginEndpoint": format!("{base}/adfs"),
             "audiences": [root, base],
@@ -72,8 +72,7 @@ fn cloud(config: &ApiConfig, base: &str, name: &str) -> Value {
 /// The audience that the v2 SDK makes up for the data plane of a cloud whose portal is at `base`: `https://ml.azure.`
 /// and the portal's name after its second dot, without slashes.
 pub(crate) fn derived_ml_audience(base: &str) -> String {
-    let portal = format!("{base}/");
-    let suffix = portal.split('.').skip(2).collect::<Vec<_>>().join(".").replace('/', "");
+    let suffix = base.split('.').skip(2).collect::<Vec<_>>().join(".").replace('/', "");
     format!("https://ml.azure.{suffix}")
 }
 

@@ -10,7 +10,7 @@ const MAX_CLAUSES: usize = 16;
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Clause {
+pub(crate) enum Clause {
     /// `field eq 'value'`; the field in lower case.
     Equals(String, String),
     /// `field ne 'value'`.
@@ -23,7 +23,7 @@ pub(super) enum Clause {
 ///
 /// # Errors
 /// `InvalidFilterInQueryString` saying what was expected where.
-pub(super) fn parse(filter: Option<&str>) -> Result<Vec<Clause>, Fault> {
+pub(crate) fn parse(filter: Option<&str>) -> Result<Vec<Clause>, Fault> {
     let Some(filter) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
         return Ok(Vec::new());
     };

@@ -4,7 +4,7 @@ pub(crate) mod shape;
 
 mod computes;
 mod deployments;
-mod filter;
+pub(crate) mod filter;
 mod generic;
 mod groups;
 mod listing;

@@ -26,7 +26,12 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
     };
     let number: Uuid = id.name().parse().map_err(|_| unknown())?;
     let operation = state.store.operation_get(number).await?.ok_or_else(unknown)?;
-    ctx.authorize(&format!("{}/read", operation.resource.resource_type()), &operation.resource)?;
+    // Whoever could only see the resource itself has lost that right with it, and still wants to know that it is gone.
+    let is_over = operation.status != OperationStatus::InProgress;
+    let is_gone = is_over && state.store.resource_get(&operation.resource).await?.is_none();
+    if !is_gone {
+        ctx.authorize(&format!("{}/read", operation.resource.resource_type()), &operation.resource)?;
+    }
     if id.is_type("Casemate.Platform/operationResults") {
         return result(ctx, state, call, operation).await;
     }

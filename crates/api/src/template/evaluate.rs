@@ -9,8 +9,9 @@ use casemate_model::{Fault, ResourceId};
 use serde_json::{Map, Value};
 
 use super::{
-    document::{Deployment, ParameterSource},
+    document::Deployment,
     functions,
+    parameters::ParameterSource,
     parser::{Expression, parse_expression},
 };
 

@@ -10,6 +10,7 @@ mod document;
 mod evaluate;
 mod functions;
 mod lexer;
+mod parameters;
 mod parser;
 
 pub use document::{Declared, Deployment, Place, Planned, Template};

@@ -1,6 +1,7 @@
 //! The management API from outside, over a real store.
 
 mod front;
+mod fuzzy;
 mod groups;
 mod roles;
 mod templates;
