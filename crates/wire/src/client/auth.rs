@@ -7,12 +7,15 @@ use std::{
 
 use casemate_model::{Fault, FaultKind, Secret};
 use jiff::Timestamp;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Url, header::CONTENT_TYPE};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::http::{Http, Idempotence};
+
+/// What may not stand as it is in a part of a path or in a form.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A token is replaced this long before it expires.
 const MARGIN: Duration = Duration::from_secs(120);
@@ -78,7 +81,7 @@ impl Tokens {
     }
 
     async fn request(&self, http: &Http, audience: &str) -> Result<AccessToken, Fault> {
-        let escape = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let escape = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
         let address = format!("{}/{}/oauth2/v2.0/token", self.base, escape(&self.credential.tenant));
         let address = Url::parse(&address).map_err(|error| Fault::internal(error.to_string()))?;
         let secret = self

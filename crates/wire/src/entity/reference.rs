@@ -35,12 +35,15 @@ impl AssetKind {
     }
 }
 
+/// How short references to the original's curated environments start; what they stand for is the platform's to say.
+const CURATED_PREFIX: &str = "AzureML-";
+
 /// A reference to a registered asset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AssetRef {
     /// A full id.
     Id(String),
-    /// An asset of a registry: `azureml://registries/…`.
+    /// An asset of a registry, `azureml://registries/…`, or a curated one, `azureml:AzureML-…`: passed on as written.
     Registry(String),
     /// `azureml:name:version`.
     Version {
@@ -84,6 +87,9 @@ impl AssetRef {
             || body.to_ascii_lowercase().starts_with("/subscriptions/")
         {
             return full_id(body, kind).map_err(|why| bad(&why));
+        }
+        if kind == AssetKind::Environment && body.starts_with(CURATED_PREFIX) && text.starts_with("azureml:") {
+            return Ok(Self::Registry(text.to_owned()));
         }
         if !text.starts_with("azureml:") {
             return Err(bad("it does not start with 'azureml:'"));
@@ -149,6 +155,11 @@ mod tests {
             ("azureml:m:1", AssetKind::Model, version),
             ("azureml:m@latest", AssetKind::Model, AssetRef::Label { name: "m".into(), label: "latest".into() }),
             (registry, AssetKind::Environment, AssetRef::Registry(registry.into())),
+            (
+                "azureml:AzureML-sklearn-1.5@latest",
+                AssetKind::Environment,
+                AssetRef::Registry("azureml:AzureML-sklearn-1.5@latest".into()),
+            ),
             (ID, AssetKind::Model, AssetRef::Id(ID.into())),
             (&format!("azureml:{ID}"), AssetKind::Model, AssetRef::Id(ID.into())),
             (

@@ -1,0 +1,113 @@
+//! Running the platform and finding it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::Globals;
+use crate::state::state_dir;
+
+/// What to do when the host has no interpreter of the version that a conda file asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EnvironmentPython {
+    /// Fail, naming the ways out.
+    Exact,
+    /// Take the nearest minor version and warn.
+    Nearest,
+}
+
+/// `up`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  casemate up
+  casemate up --state /var/lib/casemate --listen 0.0.0.0:8443 --domain ml.example.org
+
+It prints one line `ready https://…` when it serves, and stops on SIGTERM or Ctrl-C after the requests in flight.")]
+pub struct UpArgs {
+    /// Where everything is kept; filled in from the global options.
+    #[arg(skip)]
+    pub state: PathBuf,
+    /// Address and port to listen on.
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// Domain of the platform's names.
+    #[arg(long, default_value = "casemate.internal", value_name = "NAME", value_parser = dns_name)]
+    pub domain: String,
+    /// The platform's region.
+    #[arg(long, default_value = "local", value_name = "NAME", value_parser = dns_label)]
+    pub region: String,
+    /// When a conda file asks for a Python that the host has not: fail, or take the nearest.
+    #[arg(long, value_enum, default_value = "exact", value_name = "CHOICE")]
+    pub environment_python: EnvironmentPython,
+}
+
+/// `demo`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  casemate demo
+  casemate demo --keep        leave it running, to go on by hand")]
+pub struct DemoArgs {
+    /// Where everything is kept; filled in from the global options.
+    #[arg(skip)]
+    pub state: PathBuf,
+    /// Leave the platform running.
+    #[arg(long)]
+    pub keep: bool,
+    /// When a conda file asks for a Python that the host has not: fail, or take the nearest.
+    #[arg(long, value_enum, default_value = "exact", value_name = "CHOICE")]
+    pub environment_python: EnvironmentPython,
+}
+
+/// `env`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  eval \"$(casemate env)\"
+  casemate env --format dotenv > .env
+  casemate env --state /var/lib/casemate --format json")]
+pub struct EnvArgs {
+    /// How to write the variables.
+    #[arg(long, value_enum, default_value = "shell", value_name = "FORMAT")]
+    pub format: EnvFormat,
+}
+
+/// Forms of the variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EnvFormat {
+    /// `export` lines for a shell.
+    Shell,
+    /// A JSON object.
+    Json,
+    /// Lines of a `.env` file.
+    Dotenv,
+}
+
+impl UpArgs {
+    pub(crate) fn with_state(mut self, globals: &Globals) -> Self {
+        self.state = state_dir(globals.state.as_deref());
+        self
+    }
+}
+
+impl DemoArgs {
+    pub(crate) fn with_state(mut self, globals: &Globals) -> Self {
+        self.state = state_dir(globals.state.as_deref());
+        self
+    }
+}
+
+fn dns_label(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if fits { Ok(text.to_owned()) } else { Err("give 1 to 63 lower-case letters, digits and inner '-'".to_owned()) }
+}
+
+fn dns_name(text: &str) -> Result<String, String> {
+    if text.len() > 200 {
+        return Err("give at most 200 characters".to_owned());
+    }
+    text.split('.').try_for_each(|label| dns_label(label).map(drop))?;
+    Ok(text.to_owned())
+}

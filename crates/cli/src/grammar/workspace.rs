@@ -1,0 +1,242 @@
+//! `ml workspace …`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{FileAndSet, NoWait, Yes};
+
+/// Workspaces.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// Create a workspace with what it depends on.
+    #[command(after_help = "Examples:
+  casemate ml workspace create -g my-group -n my-workspace
+  casemate ml workspace create -g my-group -n my-workspace -m allow_only_approved_outbound
+  casemate ml workspace create -f workspace.yml")]
+    Create {
+        #[command(flatten)]
+        write: WorkspaceWrite,
+        /// Region (default: the file's, the configured one, the group's).
+        #[arg(short = 'l', long, value_name = "REGION")]
+        location: Option<String>,
+        /// Make the managed network at once.
+        #[arg(long)]
+        provision_network_now: bool,
+    },
+    /// Change a workspace.
+    #[command(after_help = "Examples:
+  casemate ml workspace update -n my-workspace --public-network-access disabled
+  casemate ml workspace update -n my-workspace -f workspace.yml --set tags.team=a")]
+    Update {
+        #[command(flatten)]
+        write: WorkspaceWrite,
+        /// Accepted for scripts.
+        #[arg(short = 'u', long, hide = true)]
+        update_dependent_resources: bool,
+    },
+    /// Show a workspace.
+    #[command(after_help = "Example:\n  casemate ml workspace show -n my-workspace --query managed_network")]
+    Show(WorkspaceName),
+    /// List the workspaces of a group or of the subscription.
+    #[command(
+        after_help = "Examples:\n  casemate ml workspace list -o table\n  casemate ml workspace list -g my-group"
+    )]
+    List {
+        /// Only this group.
+        #[arg(short = 'g', long, value_name = "NAME")]
+        resource_group: Option<String>,
+    },
+    /// Delete a workspace.
+    #[command(after_help = "Example:\n  casemate ml workspace delete -n my-workspace --all-resources --yes")]
+    Delete {
+        #[command(flatten)]
+        workspace: WorkspaceName,
+        /// Delete also what it depends on.
+        #[arg(long)]
+        all_resources: bool,
+        /// Accepted for scripts: nothing is kept after a deletion anyway.
+        #[arg(short = 'p', long)]
+        permanently_delete: bool,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        no_wait: NoWait,
+    },
+    /// Make the managed network.
+    #[command(after_help = "Example:\n  casemate ml workspace provision-network -n my-workspace")]
+    ProvisionNetwork {
+        #[command(flatten)]
+        workspace: WorkspaceName,
+        /// Also for Spark.
+        #[arg(long)]
+        include_spark: bool,
+        #[command(flatten)]
+        no_wait: NoWait,
+    },
+    /// Outbound rules of the managed network.
+    #[command(subcommand)]
+    OutboundRule(RuleCommand),
+}
+
+/// A workspace.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspaceName {
+    /// Name of the workspace (also -w, --workspace-name; default: the configured one).
+    #[arg(short = 'n', short_alias = 'w', long, alias = "workspace-name", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Resource group (default: the configured one).
+    #[arg(short = 'g', long, value_name = "NAME")]
+    pub(crate) resource_group: Option<String>,
+}
+
+/// What `create` and `update` share.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspaceWrite {
+    #[command(flatten)]
+    pub(crate) workspace: WorkspaceName,
+    #[command(flatten)]
+    pub(crate) source: FileAndSet,
+    #[command(flatten)]
+    pub(crate) options: WorkspaceOptions,
+    #[command(flatten)]
+    pub(crate) no_wait: NoWait,
+}
+
+/// Options that win over the file.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspaceOptions {
+    /// disabled, allow_internet_outbound or allow_only_approved_outbound.
+    #[arg(short = 'm', long, value_name = "MODE")]
+    pub(crate) managed_network: Option<String>,
+    /// Free text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// A readable name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) display_name: Option<String>,
+    /// Labels: KEY=VALUE …
+    #[arg(long, value_name = "KEY=VALUE", num_args = 0..)]
+    pub(crate) tags: Option<Vec<String>>,
+    /// Whether it may be reached from outside: enabled or disabled.
+    #[arg(long, value_name = "ACCESS")]
+    pub(crate) public_network_access: Option<String>,
+    /// Compute that builds images.
+    #[arg(short = 'i', long, value_name = "NAME")]
+    pub(crate) image_build_compute: Option<String>,
+    /// Id of an existing storage account.
+    #[arg(long, value_name = "ID")]
+    pub(crate) storage_account: Option<String>,
+    /// Id of an existing vault.
+    #[arg(long, value_name = "ID")]
+    pub(crate) key_vault: Option<String>,
+    /// Id of an existing registry.
+    #[arg(short = 'c', long, value_name = "ID")]
+    pub(crate) container_registry: Option<String>,
+    /// Id of an existing metrics store.
+    #[arg(short = 'a', long, value_name = "ID")]
+    pub(crate) application_insights: Option<String>,
+    /// The identity it uses first.
+    #[arg(short = 'p', long, value_name = "ID")]
+    pub(crate) primary_user_assigned_identity: Option<String>,
+    /// How system datastores are opened.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) system_datastores_auth_mode: Option<String>,
+}
+
+/// Outbound rules.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuleCommand {
+    /// Create or replace a rule.
+    #[command(
+        visible_alias = "create",
+        alias = "update",
+        after_help = "Examples:
+  casemate ml workspace outbound-rule set --workspace-name ws --rule pypi --type fqdn --destination pypi.org
+  casemate ml workspace outbound-rule set --workspace-name ws --rule blob --type private_endpoint \\
+    --service-resource-id ID --subresource-target blob"
+    )]
+    Set(Box<RuleArgs>),
+    /// List the rules.
+    #[command(after_help = "Example:\n  casemate ml workspace outbound-rule list --workspace-name ws -o table")]
+    List(RuleScope),
+    /// Show a rule.
+    #[command(after_help = "Example:\n  casemate ml workspace outbound-rule show --workspace-name ws --rule pypi")]
+    Show(RuleName),
+    /// Remove a rule.
+    #[command(
+        alias = "delete",
+        after_help = "Example:\n  casemate ml workspace outbound-rule remove --workspace-name ws --rule pypi --yes"
+    )]
+    Remove {
+        #[command(flatten)]
+        rule: RuleName,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        no_wait: NoWait,
+    },
+}
+
+/// In which workspace.
+#[derive(Debug, Args)]
+pub(crate) struct RuleScope {
+    /// Workspace (default: the configured one).
+    #[arg(short = 'w', long, value_name = "NAME")]
+    pub(crate) workspace_name: Option<String>,
+    /// Resource group (default: the configured one).
+    #[arg(short = 'g', long, value_name = "NAME")]
+    pub(crate) resource_group: Option<String>,
+}
+
+/// A rule of a workspace.
+#[derive(Debug, Args)]
+pub(crate) struct RuleName {
+    /// Name of the rule.
+    #[arg(short = 'n', long, alias = "name", value_name = "NAME")]
+    pub(crate) rule: String,
+    #[command(flatten)]
+    pub(crate) scope: RuleScope,
+}
+
+/// `set`.
+#[derive(Debug, Args)]
+pub(crate) struct RuleArgs {
+    #[command(flatten)]
+    pub(crate) rule: RuleName,
+    /// YAML file with the rule; options win over it.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// fqdn, private_endpoint or service_tag.
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// Host name (fqdn).
+    #[arg(short = 'd', long, value_name = "HOST")]
+    pub(crate) destination: Option<String>,
+    /// Id of the resource (private_endpoint).
+    #[arg(long, value_name = "ID")]
+    pub(crate) service_resource_id: Option<String>,
+    /// Part of the resource, such as blob (private_endpoint).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subresource_target: Option<String>,
+    /// Also for Spark (private_endpoint).
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) spark_enabled: Option<String>,
+    /// Host names of the resource (private_endpoint), separated by commas.
+    #[arg(long, value_name = "HOSTS")]
+    pub(crate) fqdns: Option<String>,
+    /// Tag (service_tag).
+    #[arg(long, value_name = "TAG")]
+    pub(crate) service_tag: Option<String>,
+    /// TCP, UDP, ICMP or * (service_tag).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<String>,
+    /// Ports such as 80,8080-8089 (service_tag).
+    #[arg(long, value_name = "PORTS")]
+    pub(crate) port_ranges: Option<String>,
+    /// Networks separated by commas (service_tag).
+    #[arg(long, value_name = "PREFIXES")]
+    pub(crate) address_prefixes: Option<String>,
+    #[command(flatten)]
+    pub(crate) no_wait: NoWait,
+}
