@@ -13,6 +13,8 @@
 mod cgroup;
 mod error;
 mod etc;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod helper;
 mod idmapped;
 mod init;

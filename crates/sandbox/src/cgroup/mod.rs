@@ -147,6 +147,12 @@ fn kill_members(dir: &Path) {
     }
 }
 
+/// The directory may be another user's, from an earlier run.
+fn require_writable(dir: &Path) -> Result<(), String> {
+    let allowed = nix::unistd::access(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK);
+    allowed.map_err(|errno| format!("{}: {errno}", dir.display()))
+}
+
 impl FileError {
     fn words(&self) -> String {
         format!("{}: {}", self.path.display(), self.source)

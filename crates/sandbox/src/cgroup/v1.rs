@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hierarchy::Hierarchies;
-use super::{FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros, require_files};
+use super::{
+    FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros, require_files, require_writable,
+};
 use crate::spec::{Limits, Usage};
 
 /// Without these no limit would hold: each controller and the file that sets its limit.
@@ -42,7 +44,7 @@ impl Base {
         distinct(&self.dirs).into_iter().try_for_each(make_dir).map_err(|error| error.words())?;
         self.dirs.iter().try_for_each(|(controller, dir)| {
             let files = REQUIRED.iter().filter(|(each, _)| each == controller).map(|(_, file)| *file);
-            require_files(dir, &files.collect::<Vec<_>>())
+            require_files(dir, &files.collect::<Vec<_>>()).and_then(|()| require_writable(dir))
         })
     }
 

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hierarchy::Hierarchies;
-use super::{FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros, require_files};
+use super::{
+    FileError, PERIOD_MICROS, field, make_dir, number, pids, put, quota_micros, require_files, require_writable,
+};
 use crate::spec::{Limits, Usage};
 
 const REQUIRED: [&str; 3] = ["memory", "cpu", "pids"];
 /// The files by which they limit.
 const LIMITS: [&str; 3] = ["memory.max", "cpu.max", "pids.max"];
-/// The leaf that the platform itself moves into.
-const LEAF: &str = "casemate-platform";
+/// The leaf that the platform itself moves into; no group of sandboxes can have this name.
+const LEAF: &str = "casemate.platform";
 
 /// The directory of a platform's groups.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl Base {
         };
         let base = Self { dir: parent.join(group) };
         base.make().map_err(|error| error.words())?;
-        require_files(base.dir(), &LIMITS).inspect_err(|_| {
+        require_files(base.dir(), &LIMITS).and_then(|()| require_writable(base.dir())).inspect_err(|_| {
             // What is missing is the failure worth telling.
             let _ = std::fs::remove_dir(base.dir());
         })?;

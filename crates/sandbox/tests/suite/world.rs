@@ -116,7 +116,7 @@ pub fn config(dir: &Path) -> LauncherConfig {
     LauncherConfig {
         helper: "/proc/self/exe".into(),
         helper_args: Vec::new(),
-        cgroup_group: dir.file_name().unwrap().to_str().unwrap().to_owned(),
+        cgroup_group: dir.to_str().unwrap().trim_start_matches('/').replace('/', "-"),
         scratch: dir.join("scratch"),
     }
 }
