@@ -228,8 +228,7 @@ impl Issuer {
             return Ok(principal.clone());
         }
         if !self.throttle.may_try(app_id) {
-            let message =
-                format!("There were too many wrong secrets for the application '{app_id}'. Wait 10 seconds.");
+            let message = format!("There were too many wrong secrets for the application '{app_id}'. Wait 10 seconds.");
             return Err(Refusal::new(429, "temporarily_unavailable", 50_196, message));
         }
         self.throttle.failed(app_id);
