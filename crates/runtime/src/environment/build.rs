@@ -16,13 +16,12 @@ impl Inner {
     /// Builds an environment and puts it on the shelf. What a failed build has made is removed.
     pub(super) async fn build(&self, order: Order, audience: Arc<Audience>) -> Result<Manifest, Fault> {
         let started = Instant::now();
-        let draft = self
-            .shelf
-            .begin(&order.digest)
-            .map_err(|error| failure::io("making the environment's directory", &error))?;
+        let uv = self.cancel.run_until_cancelled(self.toolbox.uv(&order.settings, &self.pythons, &audience)).await;
+        let uv = uv.ok_or_else(super::stopped)?;
         let shared_cache = self.state_dir.join("cache/uv");
         std::fs::create_dir_all(&shared_cache).map_err(|error| failure::io("making the package cache", &error))?;
-        let uv = self.toolbox.uv(&order.settings, &self.pythons, &audience).await;
+        let draft = self.shelf.begin(&order.digest);
+        let draft = draft.map_err(|error| failure::io("making the environment's directory", &error))?;
         let workshop = Workshop {
             launcher: Arc::clone(&self.launcher),
             name: format!("environment-{}", &order.digest[..SHORT]),

@@ -211,10 +211,7 @@ impl EnvironmentBuilder {
         let builder = self.clone();
         self.0.tasks.spawn(async move {
             let digest = order.digest.clone();
-            let result = tokio::select! {
-                result = builder.build_in_turn(order, audience) => result,
-                () = builder.0.cancel.cancelled() => Err(stopped()),
-            };
+            let result = builder.build_in_turn(order, audience).await;
             builder.builds().remove(&digest);
             tell.send_replace(Some(result));
         });
@@ -226,7 +223,8 @@ impl EnvironmentBuilder {
             Ok(place) => place,
             Err(_) => {
                 audience.line(&format!("Waiting, since {MAX_BUILDS} environments are being built already…"));
-                self.0.places.acquire().await.map_err(|_| stopped())?
+                let free = self.0.cancel.run_until_cancelled(self.0.places.acquire()).await;
+                free.and_then(Result::ok).ok_or_else(stopped)?
             }
         };
         // It may have been finished by a build that ended while this one waited.

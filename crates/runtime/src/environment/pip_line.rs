@@ -114,7 +114,7 @@ fn requirement(text: &str) -> Result<PipRequirement, String> {
         return Err(format!("write an address with the package's name in front: name @ {text}"));
     }
     let name = normalize_name(&text[..name_end]);
-    let edges = [text.as_bytes().first(), text[..name_end].as_bytes().last()];
+    let edges = [text.as_bytes().first(), text.as_bytes()[..name_end].last()];
     if name.is_empty() || edges.iter().any(|edge| edge.is_none_or(|b| !b.is_ascii_alphanumeric())) {
         return Err("it does not begin with a package name".to_owned());
     }

@@ -25,6 +25,8 @@ use super::{
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most that is read of what it says, in bytes.
 const MAX_ANSWER_BYTES: u64 = 64 << 10;
+/// The minor versions that are looked for: from the oldest that the scoring server ever ran on.
+const MINORS: std::ops::RangeInclusive<u8> = 6..=40;
 /// Directories that every sandbox has.
 const ALWAYS_THERE: [&str; 5] = ["/usr", "/bin", "/sbin", "/lib", "/lib64"];
 
@@ -116,6 +118,14 @@ impl Interpreters {
 
     /// The best interpreter for the conditions of a conda file.
     pub(super) async fn choose(&self, wanted: &Specifier) -> Choice {
+        if let Some(minor) = pinned_minor(wanted) {
+            // Asking only those that are named so is quick, and mostly enough.
+            let name = format!("python{minor}");
+            let named = self.newest_of(|file| file.file_name().is_some_and(|file| *file == *name)).await;
+            if let Some(fitting) = named.into_iter().find(|found| wanted.admits(&found.version)) {
+                return Choice::Fits(fitting);
+            }
+        }
         if let Some(default) = self.default().await.filter(|default| wanted.admits(&default.version)) {
             return Choice::Fits(default);
         }
@@ -137,8 +147,12 @@ impl Interpreters {
 
     /// All CPython 3 interpreters that can be found, the newest first.
     pub(super) async fn newest_first(&self) -> Vec<Interpreter> {
+        self.newest_of(|_| true).await
+    }
+
+    async fn newest_of(&self, of_interest: impl Fn(&Path) -> bool) -> Vec<Interpreter> {
         let mut found: Vec<Interpreter> = Vec::new();
-        for candidate in self.candidates() {
+        for candidate in self.candidates().into_iter().filter(|file| of_interest(file)) {
             found.extend(self.probe(&candidate).await.filter(|python| !is_listed(&found, python)));
         }
         // A stable sort: among equals, the one found first (on PATH) stays first.
@@ -150,42 +164,44 @@ impl Interpreters {
     fn candidates(&self) -> Vec<PathBuf> {
         let mut dirs = self.host.search_path();
         let home = self.host.home();
-        let pyenv = self.host.get("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".pyenv")));
         let data =
             self.host.get("XDG_DATA_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".local/share")));
         let uv = self.host.get("UV_PYTHON_INSTALL_DIR").map(PathBuf::from).or_else(|| Some(data?.join("uv/python")));
-        let holders = [pyenv.map(|root| root.join("versions")), uv, Some(self.managed.clone())];
+        let holders = [self.pyenv_root().map(|root| root.join("versions")), uv, Some(self.managed.clone())];
         for holder in holders.into_iter().flatten() {
             dirs.extend(entries(&holder).into_iter().map(|version| version.join("bin")));
         }
         dirs.extend(["/usr/local/bin", "/usr/bin"].map(PathBuf::from));
-        let named = |file: &PathBuf| file.file_name().and_then(|name| name.to_str()).is_some_and(is_versioned_name);
         let mut files: Vec<PathBuf> = Vec::new();
-        for file in dirs.iter().flat_map(|dir| entries(dir)).filter(named) {
+        for file in dirs.iter().flat_map(|dir| MINORS.map(move |minor| dir.join(format!("python3.{minor}")))) {
             // pyenv's shims are scripts that work only for versions switched on; the real ones are found below its root.
-            if !files.contains(&file) && is_executable(&file) && !is_script(&file) {
+            if is_executable(&file) && !is_script(&file) && !files.contains(&file) {
                 files.push(file);
             }
         }
         files
     }
 
+    fn pyenv_root(&self) -> Option<PathBuf> {
+        self.host.get("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(self.host.home()?.join(".pyenv")))
+    }
+
     /// Asks a file what it is; none when it isn't a working CPython 3.
     async fn probe(&self, file: &Path) -> Option<Interpreter> {
-        let stamp = stamp_of(file)?;
-        // Scripts (shims) may answer differently from time to time, so they are asked every time.
-        let remembered = !is_script(file);
-        if remembered
-            && let Some((known_stamp, known)) = lock(&self.known).get(file)
-            && *known_stamp == stamp
-        {
-            return known.clone();
+        let mut stamp = stamp_of(file)?;
+        if is_script(file) {
+            // pyenv's shims answer by the version that is switched on, which stands in this file.
+            let switch = self.pyenv_root().and_then(|root| stamp_of(&root.join("version")));
+            stamp = format!("{stamp} {}", switch.unwrap_or_default());
+        }
+        let known = lock(&self.known).get(file).filter(|(known, _)| *known == stamp).map(|(_, found)| found.clone());
+        let still_so = |found: &Interpreter| stamp_of(&found.executable).as_ref() == Some(&found.stamp);
+        if let Some(known) = known.filter(|found| found.as_ref().is_none_or(still_so)) {
+            return known;
         }
         let answer = tokio::time::timeout(PROBE_TIMEOUT, self.ask(file)).await.ok().flatten();
         let found = answer.and_then(interpret);
-        if remembered {
-            lock(&self.known).insert(file.to_owned(), (stamp, found.clone()));
-        }
+        lock(&self.known).insert(file.to_owned(), (stamp, found.clone()));
         found
     }
 
@@ -223,11 +239,6 @@ fn interpret(answer: Answer) -> Option<Interpreter> {
 
 fn is_listed(found: &[Interpreter], python: &Interpreter) -> bool {
     found.iter().any(|known| known.executable == python.executable)
-}
-
-/// `python3.12`, but not `python3.12-config`.
-fn is_versioned_name(name: &str) -> bool {
-    name.strip_prefix("python3.").is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Major and minor of a version that gives both.
@@ -369,8 +380,8 @@ mod tests {
         assert_eq!(found.probe(Path::new("/bin/true")).await, None);
         let planted = plant(dir.path(), "other", [2, 7, 18]);
         assert_eq!(found.probe(&planted).await, None, "Python 2 is not offered");
-        let planted = plant(dir.path(), "bin", [3, 42, 1]);
+        let planted = plant(dir.path(), "bin", [3, 38, 1]);
         let python = found.probe(&planted).await.unwrap();
-        assert_eq!((python.version, python.roots), ([3, 42, 1], vec![dir.path().canonicalize().unwrap()]));
+        assert_eq!((python.version, python.roots), ([3, 38, 1], vec![dir.path().canonicalize().unwrap()]));
     }
 }

@@ -148,7 +148,7 @@ impl Resolver<'_> {
         match outcome {
             (outcome, Some(packages)) if outcome.succeeded() => Ok(Ok(packages)),
             (outcome, _) if outcome.exit.code == Some(UV_OTHER_ERROR) => Err(failure::unavailable(format!(
-                "The environment could not be built: the packages' data could not be fetched. Check the addresses in the conda file, the \
+                "The environment could not be built: the installer could not get the packages' data. Check the addresses in the conda file, the \
                  package index that this machine's pip is configured for, and the way there. {}",
                 outcome.last_words()
             ))),

@@ -238,7 +238,7 @@ mod tests {
         std::os::unix::fs::symlink(&outside, draft.venv.join("link")).unwrap();
         fs::create_dir(draft.cache.join("closed")).unwrap();
         fs::write(draft.cache.join("closed/file"), "x").unwrap();
-        fs::set_permissions(draft.cache.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(draft.cache.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(shelf.sweep().unwrap(), 1);
         assert!(shelf.find("done").is_some() && outside.join("kept").exists());
         assert!(!dir.path().join("cut.partial").exists());
@@ -250,7 +250,7 @@ mod tests {
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("a/b")).unwrap();
         std::os::unix::fs::symlink(dir.path(), root.join("a/up")).unwrap();
-        fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o000)).unwrap();
         open_up(&root).unwrap();
         assert_eq!(fs::metadata(root.join("a/b")).unwrap().permissions().mode() & 0o777, 0o700);
         remove_tree(&root).unwrap();

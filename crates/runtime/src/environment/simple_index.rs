@@ -236,24 +236,26 @@ fn platform_rank(filename: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        sync::{Arc, Mutex},
+    };
 
     use super::*;
 
-    /// Answers each path with a body, and remembers the requests.
-    async fn index(pages: Vec<(&'static str, &'static str, Vec<u8>)>) -> (String, Arc<Mutex<Vec<String>>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Answers each path with a body, and remembers the requests. Ends with the test's process.
+    fn index(pages: Vec<(&'static str, &'static str, Vec<u8>)>) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://127.0.0.1:{}/simple", listener.local_addr().unwrap().port());
         let heard = Arc::new(Mutex::new(Vec::new()));
         let remembered = Arc::clone(&heard);
-        tokio::spawn(async move {
-            while let Ok((mut peer, _)) = listener.accept().await {
+        std::thread::spawn(move || {
+            for mut peer in listener.incoming().flatten() {
                 let mut request = Vec::new();
                 let mut buffer = [0; 1024];
                 while !request.ends_with(b"\r\n\r\n") {
-                    let count = peer.read(&mut buffer).await.unwrap();
+                    let count = peer.read(&mut buffer).unwrap();
                     if count == 0 {
                         break;
                     }
@@ -271,10 +273,10 @@ mod tests {
                     "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                     body.len()
                 );
-                peer.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+                peer.write_all(&[head.as_bytes(), &body].concat()).unwrap();
             }
         });
-        (format!("http://127.0.0.1:{}/simple", address.port()), heard)
+        (url, heard)
     }
 
     fn sha256(bytes: &[u8]) -> String {
@@ -310,8 +312,7 @@ mod tests {
         let (url, heard) = index(vec![
             ("/simple/tool/", JSON, page(&entries)),
             ("/files/tool-1.10-py3-none-any.whl", "application/zip", content.clone()),
-        ])
-        .await;
+        ]);
         let dir = tempfile::tempdir().unwrap();
         let with_login = url.replace("http://", "http://robot:pass-word@");
         let file =
@@ -341,7 +342,7 @@ mod tests {
             (vec![], "404"),
         ];
         for (pages, expected) in cases {
-            let (url, _) = index(pages).await;
+            let (url, _) = index(pages);
             let dir = tempfile::tempdir().unwrap();
             let with_login = url.replace("http://", "http://robot:pass-word@");
             let error = fetch_wheel(&settings(&with_login), "tool", |_| true, dir.path()).await.unwrap_err();
@@ -362,12 +363,11 @@ mod tests {
     #[tokio::test]
     async fn the_next_index_is_asked_when_one_has_nothing() {
         let content = b"a wheel".to_vec();
-        let (empty, _) = index(vec![]).await;
+        let (empty, _) = index(vec![]);
         let (full, _) = index(vec![
             ("/simple/tool/", JSON, page(&[("tool-1.0-py3-none-any.whl", &sha256(&content), false)])),
             ("/files/tool-1.0-py3-none-any.whl", "application/zip", content),
-        ])
-        .await;
+        ]);
         let settings =
             IndexSettings { index_url: Some(empty), extra_index_urls: vec![full], ..IndexSettings::default() };
         let dir = tempfile::tempdir().unwrap();

@@ -251,7 +251,7 @@ fn an_index_that_is_away_is_no_fault_of_the_file() {
     let fault = world.build("dependencies: [small]").unwrap_err();
     assert_eq!(fault.kind, FaultKind::Unavailable);
     assert!(
-        fault.message.contains("could not be fetched") && fault.message.contains("127.0.0.1:9"),
+        fault.message.contains("could not get the packages' data") && fault.message.contains("127.0.0.1:9"),
         "{}",
         fault.message
     );
