@@ -264,14 +264,14 @@ impl Platform {
         Ok(String::from_utf8(stdout)?)
     }
 
-    /// A new group `rg` with a workspace `ws`, made the defaults of later commands.
+    /// A new group `rg` with a workspace `main`, made the defaults of later commands.
     ///
     /// # Errors
     /// When a command fails.
     pub fn workspace(&self) -> Result<()> {
         self.casemate("group create -n rg -l local")?;
-        self.casemate("ml workspace create -n ws -g rg")?;
-        self.casemate("configure --defaults group=rg workspace=ws")?;
+        self.casemate("ml workspace create -n main -g rg")?;
+        self.casemate("configure --defaults group=rg workspace=main")?;
         Ok(())
     }
 
