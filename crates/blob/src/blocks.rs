@@ -44,7 +44,7 @@ impl BlockId {
         }
     }
 
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         STANDARD.encode(&self.0)
     }
 

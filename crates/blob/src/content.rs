@@ -91,14 +91,22 @@ pub(crate) fn metadata_of(headers: &HeaderMap) -> Result<BTreeMap<String, String
         };
         let value = value.to_str().map_err(|_| BlobError::header(name.as_str(), "metadata must be ASCII text"))?;
         bytes += key.len() + value.len();
-        if key.is_empty() || bytes > MAX_METADATA_BYTES || found.insert(key.to_owned(), value.to_owned()).is_some() {
+        if !is_identifier(key) || bytes > MAX_METADATA_BYTES || found.insert(key.to_owned(), value.to_owned()).is_some()
+        {
             return Err(BlobError::bad(
                 "InvalidMetadata",
-                "Metadata needs names, each given once, and at most 8192 bytes of names and values.",
+                "Metadata needs names of letters, digits and '_' that start with no digit, each given once, and at most 8192 bytes of names and values.",
             ));
         }
     }
     Ok(found)
+}
+
+/// Names become headers and elements of XML again, so they are what both can hold.
+fn is_identifier(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
 }
 
 /// A blob as it is now.

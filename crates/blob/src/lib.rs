@@ -18,6 +18,8 @@ mod conditions;
 mod content;
 mod disk;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod listing;
 mod name;
 mod query;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
 use object_store::{ObjectMeta, path::Path};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_xml::{
     Writer,
     events::{BytesDecl, BytesText, Event},
@@ -188,9 +189,20 @@ fn show_entry(writer: &mut Writer<Vec<u8>>, name: &str, blob: Option<&Blob>, met
     written.map(|_| ())
 }
 
-/// `<tag>value</tag>`, escaped.
+/// `<tag>value</tag>`, escaped. A value with a character that XML does not have is percent-encoded, and marked so, as
+/// clients expect of names.
 pub(crate) fn element(writer: &mut Writer<Vec<u8>>, tag: &str, value: &str) -> std::io::Result<()> {
-    writer.create_element(tag).write_text_content(BytesText::new(value)).map(|_| ())
+    let element = writer.create_element(tag);
+    if value.chars().all(is_xml) {
+        return element.write_text_content(BytesText::new(value)).map(|_| ());
+    }
+    let encoded = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+    element.with_attribute(("Encoded", "true")).write_text_content(BytesText::new(&encoded)).map(|_| ())
+}
+
+/// Whether XML 1.0 has this character.
+pub(crate) fn is_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 /// The document with its declaration in front.

@@ -382,7 +382,8 @@ fn stamped(status: StatusCode, blob: &Blob) -> Response<Body> {
 }
 
 fn show_error(error: &BlobError, request_id: &str, now: &str, head: bool) -> Response<Body> {
-    let message = format!("{}\nRequestId:{request_id}\nTime:{now}", error.message);
+    let shown: String = error.message.chars().map(|c| if listing::is_xml(c) { c } else { '\u{fffd}' }).collect();
+    let message = format!("{shown}\nRequestId:{request_id}\nTime:{now}");
     let mut writer = Writer::new(Vec::new());
     let shown = writer.create_element("Error").write_inner_content(|writer| {
         element(writer, "Code", error.code)?;
