@@ -6,6 +6,8 @@
 //!
 //! This room answers questions from values it is handed. It keeps nothing, reads no store, and knows no routes.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod role;
 mod secret;
 mod token;

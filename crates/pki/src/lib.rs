@@ -9,6 +9,8 @@
 //! certificate: a caller that asks for a name that is not in the map gets an alert.
 
 mod authority;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod leaf;
 mod name;
 mod serve;

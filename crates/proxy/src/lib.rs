@@ -26,6 +26,8 @@ mod address;
 mod answer;
 mod auth;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod io;
 mod mirror;
 mod pool;
