@@ -16,6 +16,9 @@ use tokio::task::JoinSet;
 /// Most requests of one load.
 const MOST: usize = 20_000;
 
+/// Between two requests of one client: the machine is for the platform under test, too.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Where and how to call.
 #[derive(Clone)]
 pub struct Target {
@@ -112,6 +115,7 @@ async fn one_client(target: Target, client: reqwest::Client, stop: Arc<AtomicBoo
             Ok((status, body)) => seen.bad.push(format!("{status} {body}")),
             Err(error) => seen.bad.push(format!("{error:#}")),
         }
+        tokio::time::sleep(PAUSE).await;
     }
     seen
 }

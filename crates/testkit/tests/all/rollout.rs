@@ -7,7 +7,8 @@ use casemate_testkit::{
     sample::{SUM, Sample},
 };
 
-#[tokio::test]
+// The commands block their thread; the load goes on beside them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traffic_keys_scaling_and_updates_lose_no_request() -> Result<()> {
     let platform = Platform::start()?;
     platform.workspace()?;
