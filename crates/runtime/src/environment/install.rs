@@ -20,17 +20,17 @@ const COMPILE: &str = r#"
 import compileall, re, sys
 compileall.compile_dir(sys.argv[1], quiet=2, workers=0, rx=re.compile(r"/(tests?|testing/tests)/"))
 "#;
-/// Imports the server, and tells what is installed.
+/// Imports the server, and tells what is installed by the names of the directories that say so.
 const VERIFY: &str = r#"
-import json, sys
+import json, os, sys
 import azureml_inference_server_http
-try:
-    from importlib import metadata
-    found = ["%s==%s" % (d.metadata["Name"], d.version) for d in metadata.distributions()]
-except ImportError:
-    import pkg_resources
-    found = ["%s==%s" % (d.project_name, d.version) for d in pkg_resources.working_set]
-json.dump(sorted(set(found), key=str.lower), sys.stdout)
+found = set()
+for place in filter(os.path.isdir, sys.path):
+    for entry in os.listdir(place):
+        if entry.endswith(".dist-info") and place.startswith(sys.prefix):
+            name, _, version = entry[:-len(".dist-info")].rpartition("-")
+            found.add("%s==%s" % (name.replace("_", "-").lower(), version))
+json.dump(sorted(found), sys.stdout)
 "#;
 
 /// Puts packages into the environment of a session.

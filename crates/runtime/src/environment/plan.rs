@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub python: Option<(Specifier, String)>,
     pub conda: Vec<CondaRequirement>,
     pub pip: Vec<PipRequirement>,
+    /// Whether there is a conda file.
+    pub from_file: bool,
     /// The server, where nothing in the file brings it.
     pub server: Option<PipRequirement>,
     /// Index options of the file.
@@ -68,6 +70,7 @@ impl Plan {
             return Ok(plan);
         };
         let file = CondaFile::parse(text)?;
+        plan.from_file = true;
         for section in &file.ignored {
             plan.notes.push(format!("The conda file's section '{section}' has no meaning here and is left out."));
         }

@@ -15,7 +15,7 @@ use super::{
     pip_line::PipRequirement,
     plan::{CondaRequirement, Plan},
     session::{IN, OUT, Session},
-    version::{compare, release_of},
+    version::{Specifier, compare, release_of},
     workshop::{Command, Outcome, Stdout, writable},
 };
 
@@ -24,6 +24,9 @@ use super::{
 const MARGIN: SignedDuration = SignedDuration::from_hours(24);
 /// Packages that say nothing about the age of the model's libraries.
 const AGELESS: [&str; 2] = [super::plan::SERVER_PACKAGE, "azureml-defaults"];
+/// The package that conda's Python brings along, up to a minor version.
+const COMPANION: &str = "setuptools";
+const LAST_MINOR_WITH_COMPANION: u64 = 12;
 /// Most conda entries that are looked at one by one to find the one at fault.
 const MAX_DIAGNOSED: usize = 40;
 /// The exit code by which uv says that it didn't get as far as choosing.
@@ -54,9 +57,10 @@ impl Resolver<'_> {
     /// # Errors
     /// `ImageBuildFailure` naming the entry that can't be had and the choices, or with the installer's own words.
     pub(super) async fn resolve(&self) -> Result<Resolution, Fault> {
-        let all: Vec<&PipRequirement> = self.plan.requirements().collect();
+        let companion = self.companion();
+        let all: Vec<&PipRequirement> = self.plan.requirements().chain(&companion).collect();
         let mut warnings = Vec::new();
-        if let Some(packages) = self.as_of_the_pins(&all, &mut warnings).await? {
+        if let Some(packages) = self.as_of_the_pins(&all, companion.as_ref(), &mut warnings).await? {
             return Ok(Resolution { packages, warnings });
         }
         match self.compile(&all, &Limits::default(), Deps::Included, Talk::Shown).await? {
@@ -65,19 +69,32 @@ impl Resolver<'_> {
         }
     }
 
+    /// What conda's Python brings along and packages of its time use without saying so.
+    fn companion(&self) -> Option<PipRequirement> {
+        let named = self.plan.requirements().any(|requirement| requirement.name == COMPANION);
+        let [_, minor, _] = self.session.python.version;
+        if !self.plan.from_file || named || minor > LAST_MINOR_WITH_COMPANION {
+            return None;
+        }
+        self.say(&format!("{COMPANION} is added, since conda's Python brings it along."));
+        Some(PipRequirement::new(COMPANION, &Specifier::default()))
+    }
+
     /// Tries to choose by the age of the pins; none when they give no limit or no set of versions keeps to it.
     async fn as_of_the_pins(
         &self,
         all: &[&PipRequirement],
+        companion: Option<&PipRequirement>,
         warnings: &mut Vec<String>,
     ) -> Result<Option<Vec<Locked>>, Fault> {
         let conda: Vec<&PipRequirement> = self.plan.conda.iter().map(|conda| &conda.requirement).collect();
         let pip: Vec<&PipRequirement> = self.plan.pip.iter().filter(|r| !AGELESS.contains(&r.name.as_str())).collect();
         let pinned = |side: &[&PipRequirement]| side.iter().any(|requirement| requirement.pin);
-        let (side, other) = if pinned(&conda) { (conda, pip) } else { (pip, Vec::new()) };
+        let (mut side, other) = if pinned(&conda) { (conda, pip) } else { (pip, Vec::new()) };
         if !pinned(&side) {
             return Ok(None);
         }
+        side.extend(companion);
         let Some(limit) = self.limit_of(&side, warnings).await? else { return Ok(None) };
         let limits = Limits { all: Some(limit), ..Limits::default() };
         let leaned_on = self.compile(&side, &limits, Deps::Included, Talk::Kept).await?;

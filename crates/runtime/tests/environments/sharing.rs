@@ -48,7 +48,7 @@ fn the_same_environment_is_built_once_for_all() {
     assert_eq!(waited, 2, "{logs:#?}");
     for log in &logs {
         assert_eq!(log.matches("Building the environment").count(), 1, "{log}");
-        assert!(log.contains("The environment is ready: 2 packages"), "{log}");
+        assert!(log.contains("The environment is ready: "), "{log}");
     }
     assert_eq!(world.shelf().len(), 1);
 }
