@@ -271,6 +271,7 @@ async fn drive<C, M>(
     let mut closing = false;
     loop {
         tokio::select! {
+            biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(caller = ?peer.caller, %error, "connection ended early");

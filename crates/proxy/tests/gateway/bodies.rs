@@ -257,3 +257,31 @@ async fn a_caller_that_asks_first_is_asked_for_its_body_only_when_it_is_wanted()
     }
     assert_eq!(model.hits(), 1);
 }
+
+#[tokio::test]
+async fn a_streamed_upload_is_counted() {
+    let model = sink().await;
+    let stage =
+        Stage::start_with(table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])]), |config| {
+            config.max_body_bytes = MIB as u64
+        })
+        .await;
+    for (pieces, expected) in [(16, 200), (17, 413), (200, 413)] {
+        for version in [1, 2] {
+            let mut caller = if version == 1 { stage.h1(&host("e")).await } else { stage.h2(&host("e")).await };
+            let (sender, body) = channel();
+            tokio::spawn(async move {
+                for _ in 0..pieces {
+                    if sender.send(Bytes::from(vec![b'x'; MIB / 16])).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let answer = caller.call(to_url(score("e", "")).map(|_| body)).await;
+            assert_eq!(answer.status.as_u16(), expected, "{pieces} pieces over HTTP/{version}");
+            if expected == 413 {
+                assert_eq!(answer.code(), "RequestBodyTooLarge");
+            }
+        }
+    }
+}

@@ -171,3 +171,21 @@ async fn kept_connections_are_used_again_and_a_closed_one_is_no_failure() {
     assert_eq!(model.connections(), 1);
     assert!(rude.connections() >= 200);
 }
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_under_a_request_is_no_failure() {
+    // Answers the first request of each connection and breaks off at the second.
+    let model = Model::tcp(|mut stream| async move {
+        let mut head = [0_u8; 4096];
+        let _ = stream.read(&mut head).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        let _ = stream.read(&mut head).await;
+    })
+    .await;
+    let stage = Stage::start(table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])])).await;
+    let mut caller = stage.h1(&host("e")).await;
+    for _ in 0..50 {
+        assert_eq!(caller.call(score("e", "x")).await.text(), "ok");
+    }
+    assert_eq!(model.connections(), 50);
+}

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use http::Response;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 use crate::support::*;
 
@@ -85,4 +86,46 @@ async fn an_instance_that_dies_without_notice_is_passed_over() {
         let answer = caller.call(score("e", "x")).await;
         assert_eq!((answer.status.as_u16(), answer.text()), (200, "living"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_takes_no_connections_is_not_tried_again_though_it_is_the_least_loaded() {
+    let hold = Arc::new(Semaphore::new(0));
+    let holding = Arc::clone(&hold);
+    let busy = Model::start(move |request| {
+        let holding = Arc::clone(&holding);
+        async move {
+            if request.headers().contains_key("x-hold") {
+                holding.acquire().await.unwrap().forget();
+            }
+            Response::new(full("busy"))
+        }
+    })
+    .await;
+    let dead = upstream(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    let route = endpoint("e", vec![deployment("blue", wide(), &[&busy.upstream, &dead])]);
+    let stage = Arc::new(Stage::start(table(vec![route])).await);
+    let held = Arc::clone(&stage);
+    let held = tokio::spawn(async move { held.call(with(score("e", "x"), "x-hold", "1")).await });
+    until("one is held", || busy.upstream.in_flight() == 1).await;
+    for _ in 0..10 {
+        assert_eq!(stage.call(score("e", "x")).await.text(), "busy");
+    }
+    hold.add_permits(1);
+    assert_eq!(held.await.unwrap().text(), "busy");
+}
+
+#[tokio::test]
+async fn connections_to_instances_outlive_tables() {
+    let model = Model::says("ok").await;
+    let route = || table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])]);
+    let stage = Stage::start(route()).await;
+    let mut caller = stage.h1(&host("e")).await;
+    for _ in 0..20 {
+        assert_eq!(caller.call(score("e", "x")).await.text(), "ok");
+        stage.publish(route());
+        // Time for the new table to be taken over.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((model.hits(), model.connections()), (20, 1));
 }
