@@ -180,7 +180,7 @@ impl Launcher {
         };
         let first = starting.first.insert(first);
         let network = match plan.network {
-            Network::Isolated => Some(Arc::new(first.network().map_err(used("open the network namespace"))?)),
+            Network::Isolated => Some(Arc::new(self.open_network(first, &control, plan)?)),
             Network::Host => None,
         };
         if let Some(held) = &mut starting.held {
@@ -207,6 +207,17 @@ impl Launcher {
             .stdout(out)
             .stderr(err)
             .spawn()
+    }
+
+    fn open_network(&self, first: &First, control: &UnixStream, plan: &Plan) -> Result<OwnedFd, SandboxError> {
+        match first.network() {
+            Ok(network) => Ok(network),
+            // It has ended already, and said why.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.next_report(control, plan).and_then(|report| Err(unexpected(plan, &report)))
+            }
+            Err(source) => Err(SandboxError::Helper { context: "open the network namespace", source }),
+        }
     }
 
     fn next_report(&self, control: &UnixStream, plan: &Plan) -> Result<Report, SandboxError> {

@@ -45,8 +45,8 @@ time.sleep(600)";
     running.sandbox.terminate();
     assert_eq!(running.wait().code, Some(5));
 
-    let stubborn = "import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))
+    let stubborn = "import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'heard\\n'))
 print('ready', flush=True)
 while True: time.sleep(600)";
     let mut running = world.python(stubborn).start();

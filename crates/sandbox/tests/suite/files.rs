@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use casemate_sandbox::{Access, Privilege};
+use casemate_sandbox::{Access, LimitsBackend, Privilege};
 
 use crate::Test;
 use crate::world::{World, outside};
@@ -211,25 +211,30 @@ print('through the descriptor')";
 }
 
 fn neighbours(world: &World) {
-    let first = "import socket, time
+    let first = "import ctypes, socket, time
 from multiprocessing import shared_memory
 shared_memory.SharedMemory('meeting', create=True, size=16)
 a = socket.socket(socket.AF_UNIX); a.bind('\\0meeting'); a.listen()
 b = socket.socket(socket.AF_UNIX); b.bind('/tmp/meeting'); b.listen()
+print('segment', ctypes.CDLL(None).shmget(4242, 4096, 0o1666) >= 0)
 print('ready', flush=True)
 time.sleep(600)";
-    let second = "import socket
+    let second = "import ctypes, socket
 from multiprocessing import shared_memory
 def attempt(name, action):
     try: action(); print(name, 'met')
     except OSError as error: print(name, error.strerror)
 attempt('shm', lambda: shared_memory.SharedMemory('meeting'))
 for name, address in (('abstract', '\\0meeting'), ('path', '/tmp/meeting')):
-    attempt(name, lambda: socket.socket(socket.AF_UNIX).connect(address))";
+    attempt(name, lambda: socket.socket(socket.AF_UNIX).connect(address))
+print('segment', ctypes.CDLL(None).shmget(4242, 0, 0) >= 0)";
     let mut host = world.python(first).start();
     host.wait_for("ready");
+    let has_segment = world.launcher.limits() != LimitsBackend::Watchdog;
+    assert!(host.stdout().contains(if has_segment { "segment True" } else { "segment False" }));
     let printed = world.python(second).output();
-    let expected = "shm No such file or directory\nabstract Connection refused\npath No such file or directory\n";
+    let expected = "shm No such file or directory\nabstract Connection refused\npath No such file or directory\n\
+                    segment False\n";
     assert_eq!(printed, expected);
 }
 

@@ -83,13 +83,19 @@ fn processor(world: &World) {
     if world.launcher.limits() == LimitsBackend::Watchdog {
         return;
     }
-    let code = "import time
-started = time.monotonic()
-while time.process_time() < 0.5: pass
-print(time.monotonic() - started)";
-    let printed = world.python(code).limits(|limits| limits.milli_cpus = 250).output();
-    let wall: f64 = printed.trim().parse().unwrap();
-    assert!(wall > 1.2, "half a second of processor time took only {wall} s at a quarter of a processor");
+    let busy = |milli_cpus| {
+        let payload = world.payload("/bin/sh", &["-c", "while :; do :; done"]);
+        payload.limits(|limits| limits.milli_cpus = milli_cpus).start()
+    };
+    // Side by side, so that whatever else this machine does weighs on both.
+    let (bounded, free) = (busy(20), busy(2000));
+    let before = (bounded.sandbox.usage().cpu, free.sandbox.usage().cpu);
+    let started = Instant::now();
+    std::thread::sleep(Duration::from_secs(3));
+    let used = (bounded.sandbox.usage().cpu - before.0, free.sandbox.usage().cpu - before.1);
+    let wall = started.elapsed();
+    assert!(used.0 < wall / 25, "{:?} in {wall:?} is more than a fiftieth of a processor", used.0);
+    assert!(used.1 > 2 * used.0, "the control used {:?}, the bounded one {:?}", used.1, used.0);
 }
 
 fn usage(world: &World) {

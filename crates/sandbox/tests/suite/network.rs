@@ -131,7 +131,10 @@ fn host_network(world: &World) {
 socket.create_connection(('127.0.0.1', {port}), 5); print('connected')
 a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1))
 print(open('/etc/resolv.conf').read() == os.environ['RESOLV'], os.path.exists('/etc/ssl/certs'))
-try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW); print('raw')
+for family, kind in ((socket.AF_PACKET, socket.SOCK_RAW), (socket.AF_UNIX, socket.SOCK_STREAM)):
+    try: socket.socket(family, kind); print('made')
+    except OSError as error: print(error.strerror)
+try: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); print('made')
 except OSError as error: print(error.strerror)
 print(open('/proc/self/status').read().split('CapEff:')[1].split()[0])"
     );
@@ -143,6 +146,7 @@ print(open('/proc/self/status').read().split('CapEff:')[1].split()[0])"
     let error = running.sandbox.socket().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
     let outcome = running.finish();
-    let expected = "connected\nb'x'\nTrue True\nAddress family not supported by protocol\n0000000000000000\n";
+    let expected = "connected\nb'x'\nTrue True\nAddress family not supported by protocol\nOperation not permitted\n\
+                    Operation not permitted\n0000000000000000\n";
     assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
 }
