@@ -306,12 +306,6 @@ impl EnvironmentBuilder {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-    }
-}
-
 fn digest_of(plan: &Plan, python: &Interpreter) -> String {
     let text = format!(
         "builder {BUILDER_VERSION}\n{} {} {}\n{}",
@@ -333,4 +327,33 @@ fn no_python() -> Fault {
 
 fn stopped() -> Fault {
     failure::unavailable("The environment was not built to its end, because the platform stopped.")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What a conda file holds comes from outside: whatever it is, there is an answer.
+        #[test]
+        fn no_text_makes_a_reader_panic(
+            text in "([a-z0-9=<>!~*|,.:;@#'\"\\[\\] /é\u{3000}-]|\\PC|\\s){0,30}",
+            sign in prop::sample::select(vec!["", "-i", "--index-url", "numpy=", "numpy[", "x @ https://", "dependencies: ", "- "]),
+        ) {
+            let line = format!("{sign}{text}");
+            if let Ok(spec) = match_spec::MatchSpec::parse(&line) {
+                let _ = spec.specifier().map(|specifier| (specifier.admits(&[3, 12, 1]), specifier.to_string()));
+            }
+            let _ = pip_line::PipLine::parse(&line);
+            let _ = mask::mask_urls(&line);
+            let quoted = serde_json::to_string(&line).unwrap();
+            for file in [line, format!("dependencies: [{quoted}, {{pip: [{quoted}]}}]")] {
+                let _ = Plan::new(&EnvironmentRequest { conda_file: Some(file), ..EnvironmentRequest::default() });
+            }
+        }
+    }
 }

@@ -72,8 +72,8 @@ fn without_comment(line: &str) -> &str {
 }
 
 fn option(text: &str) -> Result<PipLine, String> {
-    let split = text.find(|c: char| c == '=' || c.is_whitespace());
-    let (name, value) = split.map_or((text, ""), |at| (&text[..at], text[at + 1..].trim()));
+    let split = text.split_once(|c: char| c == '=' || c.is_whitespace());
+    let (name, value) = split.map_or((text, ""), |(name, value)| (name, value.trim()));
     let address = |what: &str| {
         let url = Url::parse(value).map_err(|_| format!("{name} wants the address of {what} (https://…)"))?;
         if matches!(url.scheme(), "http" | "https") {
@@ -255,6 +255,7 @@ mod tests {
             ("===", "package name"),
             ("_pkg", "package name"),
             ("a\nb", "more than one line"),
+            ("--index-url\u{3000}somewhere", "address"),
         ];
         for (line, expected) in cases {
             let error = PipLine::parse(line).unwrap_err();
