@@ -2,6 +2,7 @@
 //! as a user would. It mocks nothing and knows nothing of the rooms inside.
 
 pub mod load;
+pub mod rest;
 pub mod sample;
 
 use std::{

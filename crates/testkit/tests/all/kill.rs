@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -158,12 +158,8 @@ fn nothing_left(state: &Path) -> Result<()> {
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         ensure!(!command.contains(&state_text), "a process is left over: {command}");
     }
-    let left: Vec<PathBuf> = fs::read_dir(state.join("instances"))
-        .into_iter()
-        .flatten()
-        .filter_map(std::result::Result::ok)
-        .map(|entry| entry.path())
-        .collect();
-    ensure!(left.is_empty(), "instance directories are left over: {left:?}");
+    let groups = fs::read_to_string(state.join("instances/control-groups"))?;
+    let left: Vec<&str> = groups.lines().filter(|group| Path::new(group).exists()).collect();
+    ensure!(left.is_empty(), "control groups are left over: {left:?}");
     Ok(())
 }

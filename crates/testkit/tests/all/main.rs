@@ -3,6 +3,7 @@
 mod bad_input;
 mod demo;
 mod kill;
+mod roles;
 mod rollout;
 mod sdk;
 mod start_stop;

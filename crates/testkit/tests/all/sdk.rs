@@ -10,3 +10,11 @@ fn the_sdk_walks_from_workspace_to_delete() -> Result<()> {
     assert!(said.contains("steps passed"), "{said}");
     Ok(())
 }
+
+#[test]
+fn the_rest_of_the_sdks_surface_works() -> Result<()> {
+    let platform = Platform::start()?;
+    let said = platform.python("sdk_surface.py", &[])?;
+    assert!(said.contains("steps passed"), "{said}");
+    Ok(())
+}
