@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use casemate_model::{
@@ -19,6 +20,8 @@ use casemate_runtime::{Backend, CodeMount, EnvironmentRequest, ModelMount, Prepa
 
 use crate::{Shared, wish::Wish};
 
+/// Linking an asset takes less than this.
+const LINKING: Duration = Duration::from_secs(3600);
 /// Directories below this depth are not linked; nothing sensible is that deep.
 const MAX_DEPTH: usize = 64;
 
@@ -235,12 +238,21 @@ pub async fn sweep<B: Backend>(shared: &Shared<B>) -> Result<(), Fault> {
         let kept: HashSet<String> = assets.iter().map(key_of).collect();
         for entry in fs::read_dir(shared.config.state_dir.join(kind)).into_iter().flatten().filter_map(Result::ok) {
             let owned = entry.file_name().to_str().is_some_and(|name| kept.contains(name));
-            if !owned && let Err(error) = fs::remove_dir_all(entry.path()) {
+            if !owned
+                && is_old(&entry)
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
                 tracing::warn!(path = %entry.path().display(), %error, "left-over files could not be removed");
             }
         }
     }
     Ok(())
+}
+
+/// Whether a directory is old enough not to be in the making.
+fn is_old(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > LINKING))
 }
 
 #[cfg(test)]

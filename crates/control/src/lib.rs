@@ -37,6 +37,8 @@ use crate::{board::Board, certificates::Certificates};
 
 /// Reconcile at least this often, whatever happens.
 const ROUND: Duration = Duration::from_secs(5);
+/// Look for left-over files this often.
+const SWEEP: Duration = Duration::from_secs(24 * 3600);
 /// Wait this long after a failed round before the next.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -114,14 +116,21 @@ impl<B: Backend> Control<B> {
     /// # Errors
     /// When the store can't be read or written, or the certificate can't be issued.
     pub async fn prepare(&mut self) -> Result<(), Fault> {
-        artifacts::sweep(&self.shared).await?;
+        self.sweep().await?;
         self.round().await
     }
 
     /// Reconciles until `shutdown`, then stops every instance and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut commits = self.shared.store.subscribe();
+        let mut swept = tokio::time::Instant::now();
         loop {
+            if swept.elapsed() > SWEEP {
+                swept = tokio::time::Instant::now();
+                if let Err(fault) = self.sweep().await {
+                    tracing::warn!(%fault, "left-over files could not be removed; trying again tomorrow");
+                }
+            }
             let pause = match self.round().await {
                 Ok(()) => ROUND,
                 Err(fault) => {
@@ -139,6 +148,13 @@ impl<B: Backend> Control<B> {
         self.shared.shutdown.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+    }
+
+    /// Removes files that nothing owns any more: half-made links, uploads that were never finished.
+    async fn sweep(&self) -> Result<(), Fault> {
+        artifacts::sweep(&self.shared).await?;
+        self.shared.blob.sweep().await?;
+        Ok(())
     }
 
     /// One round: read everything, act, publish, finish.
