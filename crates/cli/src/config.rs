@@ -1,5 +1,6 @@
 //! Settings that outlive a command, in the INI file that `az` keeps: `config` in AZURE_CONFIG_DIR, else in the state
-//! directory of the platform on this machine (`azure/`), else in `~/.config/casemate`.
+//! directory of the platform on this machine (`azure/`, which is what `casemate env` sets the variable to), else in
+//! `~/.config/casemate`.
 //!
 //! A variable `AZURE_<SECTION>_<NAME>` wins over the file, as with `az`.
 
@@ -13,7 +14,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::{failure::Failure, state};
+use crate::{failure::Failure, grammar::Globals, state};
 
 /// Largest settings file read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -25,15 +26,20 @@ pub(crate) struct Settings {
     sections: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// The directory of settings and sign-ins for the platform of `state`.
-pub(crate) fn directory(state: &Path) -> PathBuf {
-    if let Some(dir) = std::env::var_os("AZURE_CONFIG_DIR").filter(|dir| !dir.is_empty()) {
-        return dir.into();
+/// The directory of settings and sign-ins. A state directory named with `--state` has its own, whatever the variables
+/// say: they may be about another platform.
+pub(crate) fn directory(globals: &Globals) -> PathBuf {
+    let state = state::state_dir(globals.state.as_deref());
+    let variable = || std::env::var_os("AZURE_CONFIG_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    if globals.state.is_none()
+        && let Some(directory) = variable()
+    {
+        return directory;
     }
-    if state::is_set_up(state) {
+    if state::is_set_up(&state) {
         return state.join("azure");
     }
-    state::home().join(".config/casemate")
+    variable().unwrap_or_else(|| state::home().join(".config/casemate"))
 }
 
 impl Settings {

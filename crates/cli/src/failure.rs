@@ -99,7 +99,9 @@ impl Failure {
             terminal::error_lines(&fault.message);
             return;
         }
-        let mut text = format!("({}) {}\nCode: {}\nMessage: {}", fault.code, fault.message, fault.code, fault.message);
+        // A message of many lines (a log) is not said twice.
+        let first = fault.message.lines().next().unwrap_or_default();
+        let mut text = format!("({}) {}\nCode: {}\nMessage: {first}", fault.code, fault.message, fault.code);
         if let Some(target) = &fault.target {
             text.push_str(&format!("\nTarget: {target}"));
         }

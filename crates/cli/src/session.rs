@@ -15,6 +15,7 @@ use crate::{
     failure::Failure,
     grammar::{Globals, Scope},
     state::{self, Target, state_dir},
+    terminal,
 };
 
 /// Version of the machine learning API that is spoken.
@@ -51,7 +52,7 @@ pub(crate) struct Session {
     client: Client,
     target: Target,
     settings: Settings,
-    /// Given with `--subscription`, or by the variable.
+    /// Given with `--subscription`, or by the variable that goes with the platform's.
     chosen: Option<String>,
     subscription: OnceCell<String>,
 }
@@ -60,20 +61,29 @@ impl Session {
     /// Finds the platform. Nothing is sent yet.
     pub(crate) fn open(globals: &Globals) -> Result<Self, Failure> {
         let state = state_dir(globals.state.as_deref());
-        let directory = config::directory(&state);
+        let directory = config::directory(globals);
         let settings = Settings::read(&directory)?;
         let target = find(globals, &state, &directory)?;
-        Self::with(target, settings, globals.subscription.clone())
+        if globals.verbose || globals.debug {
+            terminal::note(&format!("The platform at {}, as {}", target.url, target.client_id));
+        }
+        Self::with(target, settings, globals)
     }
 
     /// A session with a known target.
-    pub(crate) fn with(target: Target, settings: Settings, chosen: Option<String>) -> Result<Self, Failure> {
+    pub(crate) fn with(target: Target, settings: Settings, globals: &Globals) -> Result<Self, Failure> {
         let credential = Credential {
             tenant: target.tenant.clone(),
             client_id: target.client_id.clone(),
             client_secret: target.client_secret.clone(),
         };
-        let client = Client::new(&target.url, target.ca_pem.as_deref(), credential)?;
+        // With `--state` the variables may be about another platform.
+        let variable = || std::env::var("AZURE_SUBSCRIPTION_ID").ok().filter(|id| !id.is_empty());
+        let chosen = globals.subscription.clone().or_else(|| variable().filter(|_| globals.state.is_none()));
+        let mut client = Client::new(&target.url, target.ca_pem.as_deref(), credential)?;
+        if globals.debug {
+            client = client.traced(Box::new(terminal::note));
+        }
         Ok(Self { client, target, settings, chosen, subscription: OnceCell::new() })
     }
 
@@ -101,8 +111,7 @@ impl Session {
     /// The subscription's id: the one given, the one chosen before, the platform's own, the first one.
     pub(crate) async fn subscription(&self) -> Result<&str, Failure> {
         let find = || async {
-            let variable = || std::env::var("AZURE_SUBSCRIPTION_ID").ok().filter(|id| !id.is_empty());
-            let chosen = self.chosen.clone().or_else(variable).or_else(|| self.settings.get("account", "subscription"));
+            let chosen = self.chosen.clone().or_else(|| self.settings.get("account", "subscription"));
             match chosen.or_else(|| self.target.subscription.clone()) {
                 Some(id) if uuid::Uuid::parse_str(&id).is_ok() => Ok(id),
                 Some(name) => self.subscription_by_name(&name).await,

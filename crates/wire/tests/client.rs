@@ -85,7 +85,7 @@ async fn a_refused_sign_in_says_who_and_why() {
 #[tokio::test]
 async fn faults_of_the_connection() {
     let peer = peer(Router::new()).await;
-    let untrusting = Client::new(&peer.url, Some(peer::other_ca().as_bytes()), credential()).unwrap();
+    let untrusting = Client::new(&peer.url, Some(peer::authority().pem().as_bytes()), credential()).unwrap();
     assert_eq!(untrusting.get("/thing").await.unwrap_err().code, "CertificateNotTrusted");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = Client::new(&format!("https://{closed}"), Some(peer.ca_pem.as_bytes()), credential()).unwrap();

@@ -8,14 +8,13 @@ use crate::{
     failure::Failure,
     grammar::{Config, Configure, Globals},
     output::Output,
-    state::state_dir,
 };
 
 /// Names of defaults that commands use.
 const DEFAULTS: [&str; 3] = ["group", "workspace", "location"];
 
 fn settings(globals: &Globals) -> Result<Settings, Failure> {
-    Settings::read(&config::directory(&state_dir(globals.state.as_deref())))
+    Settings::read(&config::directory(globals))
 }
 
 pub(super) fn configure(args: Configure, globals: &Globals) -> Found {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use casemate_model::{Fault, FaultKind};
+use casemate_wire::client::{AUDIENCE_ML, Answer};
 use reqwest::{Method, Url, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
@@ -13,8 +14,9 @@ use crate::{
     output::Output,
     session::{ML_API, Session},
 };
-use casemate_wire::client::AUDIENCE_ML;
 
+/// Most characters of a model's refusal that are shown.
+const MAX_SHOWN: usize = 1000;
 /// Largest request sent, in bytes.
 const MAX_REQUEST_BYTES: u64 = 100 << 20;
 /// Longest time for an answer: the longest that a deployment may take, and some for the queue.
@@ -100,14 +102,18 @@ pub(super) async fn credentials(session: &Session, path: &str, arm: &Value) -> R
 }
 
 /// A refusal of the router, or the model's own.
-fn refused(answer: &casemate_wire::client::Answer, endpoint: &str) -> Failure {
+fn refused(answer: &Answer, endpoint: &str) -> Failure {
     let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(status) = header("ms-azureml-model-error-statuscode") {
+        let reason = header("ms-azureml-model-error-reason").unwrap_or_default();
+        let said: String = String::from_utf8_lossy(&answer.body).trim().chars().take(MAX_SHOWN).collect();
+        let deployment = header("azureml-model-deployment").unwrap_or("NAME");
+        return Failure::here(format!(
+            "The model of the endpoint '{endpoint}' answered {status} {reason}: {said}\nIts log says more: casemate ml online-deployment get-logs -n {deployment} -e {endpoint}"
+        ));
+    }
     match answer.check() {
         Err(mut fault) => {
-            if let Some(status) = header("ms-azureml-model-error-statuscode") {
-                let reason = header("ms-azureml-model-error-reason").unwrap_or_default();
-                fault.message = format!("{} (the model answered {status} {reason})", fault.message.trim_end());
-            }
             // No such thing as a missing resource here: the endpoint was found, only nothing takes the request.
             if fault.kind == FaultKind::NotFound {
                 fault.kind = FaultKind::Unavailable;

@@ -9,12 +9,12 @@ use crate::{
     grammar::{Globals, Login},
     output::Output,
     session::{Session, StoredLogin, ca_from_variables, login_path},
-    state::{Target, state_dir},
+    state::Target,
     terminal,
 };
 
 pub(super) async fn login(args: Login, globals: &Globals) -> Found {
-    let directory = config::directory(&state_dir(globals.state.as_deref()));
+    let directory = config::directory(globals);
     let variable = || std::env::var("CASEMATE_URL").ok().filter(|url| !url.is_empty());
     let Some(url) = args.url.or_else(variable) else {
         return Err(Failure::usage("Which platform? Give its address with --url or the variable CASEMATE_URL."));
@@ -35,7 +35,7 @@ pub(super) async fn login(args: Login, globals: &Globals) -> Found {
         subscription: None,
         ca_pem,
     };
-    let session = Session::with(target.clone(), Settings::read(&directory)?, globals.subscription.clone())?;
+    let session = Session::with(target.clone(), Settings::read(&directory)?, globals)?;
     let listed = account::list(&session).await?;
     let ca_pem =
         target.ca_pem.map(String::from_utf8).transpose().map_err(|_| Failure::here("The CA file is no PEM text."))?;
@@ -60,7 +60,7 @@ fn secret(given: &str) -> Result<String, Failure> {
 }
 
 pub(super) fn logout(globals: &Globals) -> Found {
-    let path = login_path(&config::directory(&state_dir(globals.state.as_deref())));
+    let path = login_path(&config::directory(globals));
     match std::fs::remove_file(&path) {
         Ok(()) => Ok(Output::Nothing),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -52,7 +52,7 @@ fn format(globals: &Globals) -> Result<Format, Failure> {
     if let Some(format) = globals.output {
         return Ok(format);
     }
-    let directory = config::directory(&state_dir(globals.state.as_deref()));
+    let directory = config::directory(globals);
     let kept = Settings::read(&directory)?.get("core", "output");
     Ok(kept.and_then(|text| Format::from_str(&text, true).ok()).unwrap_or(Format::Json))
 }

@@ -66,10 +66,10 @@ pub(crate) struct Globals {
     /// State directory of the platform on this machine (default ~/.local/share/casemate; variable CASEMATE_STATE).
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// Say more on stderr.
+    /// Say on stderr which platform is used, and as whom.
     #[arg(long, global = true)]
     pub(crate) verbose: bool,
-    /// Say even more on stderr.
+    /// Say on stderr also which requests are sent, without their contents.
     #[arg(long, global = true)]
     pub(crate) debug: bool,
     /// Say nothing on stderr but errors.

@@ -1,10 +1,10 @@
 //! One connection pool: TLS roots, timeouts, retries, and faults out of failures.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use casemate_model::{Fault, FaultKind};
 use reqwest::{
-    Certificate, Method, RequestBuilder, Url,
+    Certificate, Method, Request, RequestBuilder, Url,
     header::{HeaderMap, RETRY_AFTER},
     redirect,
 };
@@ -40,10 +40,15 @@ pub fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(200 << attempt.min(5))
 }
 
+/// Hears of every request: method, path, how it ended, how long it took. Never of bodies, headers or queries, which
+/// may hold secrets.
+pub type Trace = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Requests to one platform.
 pub struct Http {
     client: reqwest::Client,
     base: String,
+    trace: Option<Trace>,
 }
 
 /// An answer, read to its end.
@@ -98,7 +103,11 @@ impl Http {
         let client = builder
             .build()
             .map_err(|error| Fault::internal(format!("The HTTPS client can't start: {}.", causes(&error))))?;
-        Ok(Self { client, base: parsed.as_str().trim_end_matches('/').to_owned() })
+        Ok(Self { client, base: parsed.as_str().trim_end_matches('/').to_owned(), trace: None })
+    }
+
+    pub(super) fn set_trace(&mut self, trace: Trace) {
+        self.trace = Some(trace);
     }
 
     pub(super) fn base(&self) -> &str {
@@ -142,7 +151,23 @@ impl Http {
     /// # Errors
     /// As [`Self::send`].
     pub async fn send_once(&self, request: RequestBuilder) -> Result<Answer, Fault> {
-        let mut response = request.send().await.map_err(|error| self.fault(&error))?;
+        let request = request
+            .build()
+            .map_err(|error| Fault::internal(format!("A request can't be made: {}.", causes(&error))))?;
+        let Some(trace) = &self.trace else { return self.execute(request).await };
+        let what = format!("{} {}", request.method(), request.url().path());
+        let started = Instant::now();
+        let result = self.execute(request).await;
+        let how = match &result {
+            Ok(answer) => answer.status.to_string(),
+            Err(fault) => fault.code.clone(),
+        };
+        trace(&format!("{what} → {how} in {} ms", started.elapsed().as_millis()));
+        result
+    }
+
+    async fn execute(&self, request: Request) -> Result<Answer, Fault> {
+        let mut response = self.client.execute(request).await.map_err(|error| self.fault(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error))? {
@@ -242,7 +267,8 @@ fn causes(error: &dyn std::error::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     while let Some(inner) = source {
         let text = inner.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
+        // The outermost layer says only that it was a client's error while connecting.
+        if !text.starts_with("client error (") && !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }
         source = inner.source();

@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::{auth::Tokens, poll::Reply};
 pub use self::{
     auth::{AccessToken, Credential},
-    http::{Answer, Http, Idempotence, MAX_RETRIES, UPLOAD_TIMEOUT, backoff},
+    http::{Answer, Http, Idempotence, MAX_RETRIES, Trace, UPLOAD_TIMEOUT, backoff},
     poll::{Observer, Pending, WaitLimits},
 };
 
@@ -51,6 +51,13 @@ impl Client {
         let http = Http::new(url, ca_pem)?;
         let base = http.base().to_owned();
         Ok(Self { http, base: base.clone(), tokens: Tokens::new(base, credential) })
+    }
+
+    /// The same client, telling `trace` of every request.
+    #[must_use]
+    pub fn traced(mut self, trace: Trace) -> Self {
+        self.http.set_trace(trace);
+        self
     }
 
     /// The platform's address, without a trailing slash.

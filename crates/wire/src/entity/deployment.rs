@@ -283,9 +283,7 @@ fn read_source<T>(
         return match AssetRef::parse(text, kind) {
             Ok(reference) => Some(Source::Ref(reference)),
             Err(why) => {
-                fields
-                    .issues()
-                    .add(node.spot, format!("{why}. To use local files, write a mapping instead of a text."));
+                fields.issues().add(node.spot, format!("{why} To use local files, write a mapping instead of a text."));
                 None
             }
         };

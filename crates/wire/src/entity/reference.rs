@@ -69,12 +69,12 @@ impl AssetRef {
     pub fn parse(text: &str, kind: AssetKind) -> Result<Self, String> {
         let forms = || {
             format!(
-                "Write azureml:NAME:VERSION, azureml:NAME@latest, azureml://registries/REGISTRY/{}/NAME/versions/VERSION or a full id",
+                "Write azureml:NAME:VERSION, azureml:NAME@latest, azureml://registries/REGISTRY/{}/NAME/versions/VERSION or a full id.",
                 kind.collection()
             )
         };
         let bad =
-            |why: &str| format!("'{text}' is no reference to {} {}: {why}. {}.", article(kind), kind.word(), forms());
+            |why: &str| format!("'{text}' is no reference to {} {}: {why}. {}", article(kind), kind.word(), forms());
         let body = text.strip_prefix("azureml:").unwrap_or(text);
         if let Some(rest) = body.strip_prefix("//") {
             return match rest.split('/').next() {

@@ -19,14 +19,10 @@ pub struct Peer {
     _tasks: JoinSet<()>,
 }
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+pub fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-pub fn other_ca() -> String {
-    authority().pem()
 }
 
 impl Peer {

@@ -1,0 +1,308 @@
+//! Whole commands against a scripted platform behind real TLS: what they send, in which order, and how they end.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+#[path = "../../wire/tests/peer/mod.rs"]
+mod peer;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, Method, StatusCode, Uri, header::IF_MATCH},
+    response::{IntoResponse, Response},
+};
+use casemate_cli::{Outcome, run};
+use peer::Peer;
+use serde_json::{Value, json};
+
+const SUBSCRIPTION: &str = "11111111-1111-1111-1111-111111111111";
+const WORKSPACE: &str = "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/ws";
+
+/// A platform that keeps what it is given, and writes down what it is asked.
+#[derive(Default)]
+struct Platform {
+    host: String,
+    resources: BTreeMap<String, Value>,
+    /// Writes: method, path and body.
+    writes: Vec<(String, String, Value)>,
+    /// How many conditional writes are refused from now on.
+    clashes: usize,
+}
+
+type Shared = Arc<Mutex<Platform>>;
+
+fn not_found() -> Response {
+    let body = json!({"error": {"code": "ResourceNotFound", "message": "not there"}});
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
+}
+
+async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, bytes: Bytes) -> Response {
+    let mut platform = shared.lock().unwrap();
+    let path = uri.path().to_owned();
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    if path.ends_with("/oauth2/v2.0/token") {
+        return Json(json!({"access_token": "t", "expires_in": 3600})).into_response();
+    }
+    if path == "/metadata/endpoints" {
+        return Json(json!([{"suffixes": {"storage": "store.local"}}])).into_response();
+    }
+    if path.contains(".blob.") {
+        let status = if method == "HEAD" { StatusCode::NOT_FOUND } else { StatusCode::CREATED };
+        return status.into_response();
+    }
+    if method != "GET" && method != "HEAD" {
+        platform.writes.push((method.to_string(), path.trim_start_matches(WORKSPACE).to_owned(), body.clone()));
+    }
+    let host = platform.host.clone();
+    match method.as_str() {
+        "POST" if path.ends_with("/startPendingUpload") => {
+            let place = format!("https://{host}/acct.blob.store.local/c/u");
+            Json(json!({"blobReferenceForConsumption": {"blobUri": place, "credential": {"sasUri": format!("{place}?sig=x")}}})).into_response()
+        }
+        "POST" if path.ends_with("/listSecrets") => Json(json!({"sasToken": "sig=x"})).into_response(),
+        "POST" if path.ends_with("/listKeys") => {
+            Json(json!({"primaryKey": "K1", "secondaryKey": "K2"})).into_response()
+        }
+        "POST" if path.ends_with("/score") => {
+            assert_eq!(headers["authorization"], "Bearer K1");
+            (StatusCode::OK, "[1.0]").into_response()
+        }
+        "GET" if path.ends_with("/datastores/workspaceblobstore") => {
+            Json(json!({"properties": {"accountName": format!("{host}/acct"), "containerName": "c"}})).into_response()
+        }
+        "GET" | "HEAD" if path.ends_with("/versions") || path.ends_with("/deployments") => {
+            let prefix = format!("{}/", path.to_lowercase());
+            let found =
+                platform.resources.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, value)| value.clone());
+            Json(json!({"value": found.collect::<Vec<_>>()})).into_response()
+        }
+        "GET" | "HEAD" => match platform.resources.get(&path.to_lowercase()) {
+            Some(found) => Json(found.clone()).into_response(),
+            None => not_found(),
+        },
+        "PUT" => {
+            if headers.contains_key(IF_MATCH) && platform.clashes > 0 {
+                platform.clashes -= 1;
+                return StatusCode::PRECONDITION_FAILED.into_response();
+            }
+            let mut stored = body;
+            stored["id"] = json!(path);
+            stored["name"] = json!(path.rsplit('/').next());
+            stored["etag"] = json!("\"1\"");
+            stored["properties"]["scoringUri"] = json!(format!("https://{host}/score"));
+            platform.resources.insert(path.to_lowercase(), stored.clone());
+            (StatusCode::CREATED, Json(stored)).into_response()
+        }
+        _ => not_found(),
+    }
+}
+
+/// A state directory whose platform is the scripted one.
+struct World {
+    platform: Shared,
+    dir: tempfile::TempDir,
+    _peer: Peer,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let platform = Shared::default();
+        let routes = Router::new().fallback(answer).with_state(platform.clone());
+        let peer = runtime.block_on(Peer::start(routes));
+        let workspace = json!({"id": WORKSPACE, "name": "ws", "location": "here", "properties": {}});
+        {
+            let mut platform = platform.lock().unwrap();
+            platform.host = peer.url.trim_start_matches("https://").to_owned();
+            platform.resources.insert(WORKSPACE.to_lowercase(), workspace);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), &peer.ca_pem).unwrap();
+        let credentials = json!({"url": peer.url, "tenantId": "t", "clientId": "c", "clientSecret": "s",
+            "subscriptionId": SUBSCRIPTION, "caFile": "ca.pem"});
+        std::fs::write(dir.path().join("credentials.json"), credentials.to_string()).unwrap();
+        Self { platform, dir, _peer: peer, _runtime: runtime }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Runs a command line in the scripted workspace; its exit code as text.
+    fn run(&self, line: &str) -> String {
+        let words = line.split_whitespace().map(str::to_owned);
+        let scope = ["--state", self.dir.path().to_str().unwrap(), "-o", "none"].map(str::to_owned);
+        let words = ["az".to_owned()].into_iter().chain(words).chain(scope).map(Into::into);
+        match run(words) {
+            Outcome::Done(code) => format!("{code:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn writes(&self) -> Vec<(String, String, Value)> {
+        std::mem::take(&mut self.platform.lock().unwrap().writes)
+    }
+
+    fn resource(&self, path: &str) -> Value {
+        self.platform.lock().unwrap().resources[&format!("{WORKSPACE}{path}").to_lowercase()].clone()
+    }
+}
+
+fn code(number: u8) -> String {
+    format!("{:?}", std::process::ExitCode::from(number))
+}
+
+const SCOPE: &str = "-g g -w ws";
+const ENDPOINT: &str = "/onlineEndpoints/ep";
+
+#[test]
+fn a_deployment_from_files_to_all_traffic() {
+    let world = World::new();
+    world.file("code/score.py", "def init(): pass");
+    world.file("model/m.bin", "weights");
+    let yaml = world.file(
+        "blue.yml",
+        "name: blue\nendpoint_name: other\nmodel: {path: model}\ncode_configuration: {code: code, scoring_script: score.py}\n\
+         environment: {image: i, conda_file: {dependencies: [python=3.12]}}\ninstance_type: Standard_DS3_v2\n",
+    );
+    assert_eq!(world.run(&format!("ml online-endpoint create -n ep {SCOPE}")), code(0));
+    world.writes();
+    let line =
+        format!("ml online-deployment create -e ep -f {} --all-traffic --set instance_count=3 {SCOPE}", yaml.display());
+    assert_eq!(world.run(&line), code(0));
+    let writes = world.writes();
+    let kinds: Vec<String> = writes
+        .iter()
+        .map(|(method, path, _)| {
+            let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+            format!(
+                "{method} {}",
+                [parts.first(), parts.get(2), parts.get(4)]
+                    .into_iter()
+                    .flatten()
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            )
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "POST codes versions startPendingUpload",
+            "PUT codes versions",
+            "PUT environments versions",
+            "POST datastores listSecrets",
+            "PUT models versions",
+            "PUT onlineEndpoints deployments",
+            "PUT onlineEndpoints",
+        ]
+    );
+    let deployment = &writes[5].2;
+    assert_eq!(deployment["sku"]["capacity"], 3);
+    assert_eq!(deployment["location"], "here");
+    for (field, start) in [("environmentId", "/environments/CliV2AnonymousEnvironment/"), ("model", "/models/")] {
+        let id = deployment["properties"][field].as_str().unwrap();
+        assert!(id.starts_with(&format!("{WORKSPACE}{start}")), "{id}");
+    }
+    assert_eq!(writes[6].2["properties"]["traffic"], json!({"blue": 100}));
+    assert!(writes[1].2["properties"]["codeUri"].as_str().unwrap().ends_with("/acct.blob.store.local/c/u/code"));
+}
+
+#[test]
+fn updates_change_only_what_they_say_and_survive_clashes() {
+    let world = World::new();
+    assert_eq!(world.run(&format!("ml online-endpoint create -n ep --tags a=b {SCOPE}")), code(0));
+    world.platform.lock().unwrap().clashes = 2;
+    assert_eq!(world.run(&format!("ml online-endpoint update -n ep --traffic blue=90 green=10 {SCOPE}")), code(0));
+    assert_eq!(world.writes().iter().filter(|(method, ..)| method == "PUT").count(), 4);
+    let endpoint = world.resource(ENDPOINT);
+    assert_eq!(endpoint["properties"]["traffic"], json!({"blue": 90, "green": 10}));
+    assert_eq!(endpoint["tags"], json!({"a": "b"}));
+    // Overwriting an endpoint keeps what its callers get.
+    assert_eq!(world.run(&format!("ml online-endpoint create -n ep --auth-mode key {SCOPE}")), code(0));
+    assert_eq!(world.resource(ENDPOINT)["properties"]["traffic"], json!({"blue": 90, "green": 10}));
+    world.platform.lock().unwrap().clashes = 100;
+    assert_eq!(world.run(&format!("ml online-endpoint update -n ep --set tags.x=y {SCOPE}")), code(1));
+}
+
+#[test]
+fn scaling_a_deployment_keeps_the_rest() {
+    let world = World::new();
+    let path = format!("{WORKSPACE}{ENDPOINT}/deployments/blue");
+    let properties = json!({"endpointComputeType": "Managed", "environmentId": format!("{WORKSPACE}/environments/e/versions/1"),
+        "model": format!("{WORKSPACE}/models/m/versions/1"), "instanceType": "Standard_DS3_v2", "environmentVariables": {"A": "b"},
+        "requestSettings": {"requestTimeout": "PT5S", "maxConcurrentRequestsPerInstance": 1, "maxQueueWait": "PT0.5S"}});
+    let stored = json!({"id": path, "name": "blue", "location": "here", "etag": "\"1\"", "tags": {}, "sku": {"name": "Default", "capacity": 1}, "properties": properties});
+    world.platform.lock().unwrap().resources.insert(path.to_lowercase(), stored);
+    assert_eq!(
+        world.run(&format!("ml online-deployment update -n blue --endpoint ep --set instance_count=2 {SCOPE}")),
+        code(0)
+    );
+    let (_, _, body) = world.writes().pop().unwrap();
+    assert_eq!(body["sku"]["capacity"], 2);
+    for (key, value) in properties.as_object().unwrap() {
+        assert_eq!(&body["properties"][key], value, "{key}");
+    }
+    world.platform.lock().unwrap().clashes = 1;
+    assert_eq!(
+        world.run(&format!("ml online-deployment update -n blue -e ep --set instance_count=3 {SCOPE}")),
+        code(1)
+    );
+}
+
+#[test]
+fn ends() {
+    let world = World::new();
+    let bad = world.file("bad.yml", "name: ep\nauth_mod: key\n");
+    let request = world.file("request.json", "{\"data\": [1]}");
+    let nonsense = world.file("nonsense.json", "nonsense");
+    assert_eq!(world.run(&format!("ml online-endpoint create -n ep {SCOPE}")), code(0));
+    for (line, wanted) in [
+        (format!("ml online-endpoint show -n ep {SCOPE}"), 0),
+        (format!("ml online-endpoint show -n nope {SCOPE}"), 3),
+        (format!("ml online-endpoint create -f {} {SCOPE}", bad.display()), 1),
+        (format!("ml online-endpoint create -f none.yml {SCOPE}"), 1),
+        (format!("ml online-endpoint create {SCOPE}"), 2),
+        (format!("ml online-endpoint update -n ep {SCOPE}"), 2),
+        (format!("ml online-endpoint update -n ep --traffic blue=much {SCOPE}"), 2),
+        ("ml online-endpoint show -n ep".to_owned(), 2),
+        (format!("ml online-endpoint show -n ep --query [? {SCOPE}"), 2),
+        (format!("ml online-endpoint show -n ep --local {SCOPE}"), 1),
+        (format!("ml online-endpoint invoke -n ep --request-file {} {SCOPE}", request.display()), 0),
+        (format!("ml online-endpoint invoke -n ep --request-file {} {SCOPE}", nonsense.display()), 1),
+        (format!("ml online-endpoint invoke -n ep --request-file {} -d nope {SCOPE}", request.display()), 3),
+        (format!("ml online-deployment create -n blue -e nope {SCOPE}"), 3),
+        (format!("ml online-deployment create -e ep {SCOPE}"), 2),
+        (format!("ml online-deployment update -n blue -e ep {SCOPE}"), 2),
+        (format!("ml model show -n m -v 1 {SCOPE}"), 3),
+        ("group delete -n g".to_owned(), 1),
+        ("storage account list".to_owned(), 2),
+        ("extension add -n ml -y".to_owned(), 0),
+        ("version".to_owned(), 0),
+        ("config get defaults.nothing".to_owned(), 1),
+        ("config set nothing".to_owned(), 2),
+    ] {
+        assert_eq!(world.run(&line), code(wanted), "{line}");
+    }
+}
+
+#[test]
+fn defaults_are_kept_beside_the_platform() {
+    let world = World::new();
+    assert_eq!(world.run("configure --defaults group=g workspace=ws"), code(0));
+    assert_eq!(world.run("ml online-endpoint create -n ep"), code(0));
+    assert_eq!(world.run("ml online-endpoint show -n ep"), code(0));
+    assert_eq!(world.run("configure --defaults workspace="), code(0));
+    assert_eq!(world.run("ml online-endpoint show -n ep"), code(2));
+}
