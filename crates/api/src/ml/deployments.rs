@@ -1,18 +1,19 @@
 //! Online deployments.
 
 use casemate_model::{
-    Fault, FaultKind, Resource, ResourceId,
+    Fault, FaultKind, Operation, Resource, ResourceId,
     deployment::{DEPLOYMENT_TYPE, DeploymentSpec, MAX_INSTANCES},
     endpoint::ENDPOINT_TYPE,
     id::check_serving_name,
     instance_type::{DEFAULT_INSTANCE_TYPE, instance_size},
 };
-use casemate_store::{Condition, Filter, Tx};
+use casemate_store::{Condition, Filter, Put, Tx};
 use http::Method;
+use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
 use super::{
-    body::{Body, drop_nulls, map_of, spell, texts},
+    body::{Body, map_of, spell, texts},
     endpoints::{accept_deletion, begin_work},
     references::{self, Found},
     traffic, workspace,
@@ -23,6 +24,8 @@ use crate::{ApiError, ApiState, Call, OpContext, Target, arm::shape::not_found, 
 const MAX_PER_ENDPOINT: usize = 20;
 /// Most deployments of the platform.
 const MAX_DEPLOYMENTS: usize = 500;
+/// How often a write is made anew because another one came in between.
+const MAX_RACES: usize = 5;
 /// Most lines of a log in one answer, and how many when none are asked for.
 const MAX_TAIL: u64 = 100_000;
 const DEFAULT_TAIL: u64 = 5000;
@@ -82,30 +85,72 @@ async fn put(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) ->
     let condition = call.condition()?;
     let home = workspace::for_write(state, id).await?;
     check_serving_name("deployment", id.name())?;
-    let endpoint = endpoint_of(id, |endpoint| async move { Ok(state.store.resource_get(&endpoint).await?) }).await?;
-    let before = state.store.resource_get(id).await?;
-    let given = call.json()?;
-    let mut body = match &before {
-        Some(before) if call.method == Method::PATCH => Body::patched(&before.body, &given)?,
-        None if call.method == Method::PATCH => return Err(not_found(id).into()),
-        _ => Body::read(given)?,
-    };
-    // All slow looks into the artifact store come before the transaction, which everybody else waits for.
-    let spec = complete(&mut body, before.as_ref(), &endpoint)?;
-    let found = references::settle(state, &home, body.properties(), &spec).await?;
+    for _ in 0..MAX_RACES {
+        let wish = Wish::read(state, call, id, &home).await?;
+        if let Some((put, operation)) = wish.write(ctx, state, id, &condition).await? {
+            return Ok(respond::accepted_put(ctx, &put, &operation));
+        }
+    }
+    let message = format!("The deployment '{}' is being changed by others again and again; try again.", id.name());
+    Err(Fault::conflict("Conflict", message).into())
+}
 
-    let mut tx = state.store.begin().await?;
-    if tx.resource_get(&endpoint.id).await?.is_none_or(|endpoint| endpoint.deleting) {
-        return Err(being_deleted(&endpoint).into());
+/// A complete body, and what it was made from.
+struct Wish {
+    workspace: ResourceId,
+    endpoint: Resource,
+    before: Option<Resource>,
+    body: Body,
+    found: Found,
+}
+
+impl Wish {
+    /// Completes and checks the body. All slow looks into the artifact store are here, before the transaction, which
+    /// everybody else waits for.
+    async fn read(state: &ApiState, call: &Call, id: &ResourceId, home: &Resource) -> Result<Self, ApiError> {
+        let endpoint =
+            endpoint_of(id, |endpoint| async move { Ok(state.store.resource_get(&endpoint).await?) }).await?;
+        let before = state.store.resource_get(id).await?;
+        let given = call.json()?;
+        let mut body = match &before {
+            Some(before) if call.method == Method::PATCH => Body::patched(&before.body, &given)?,
+            None if call.method == Method::PATCH => return Err(not_found(id).into()),
+            _ => Body::read(given)?,
+        };
+        if call.method == Method::PUT {
+            keep_what_clients_lose(body.properties(), before.as_ref());
+        }
+        let spec = complete(&mut body, before.as_ref(), &endpoint)?;
+        let found = references::settle(state, home, body.properties(), &spec).await?;
+        Ok(Self { workspace: home.id.clone(), endpoint, before, body, found })
     }
-    if tx.resource_get(id).await?.is_none() {
-        check_room(&mut tx, &endpoint.id).await?;
+
+    /// Writes it; none when the deployment is no longer the one that the body was made from.
+    async fn write(
+        self,
+        ctx: &OpContext,
+        state: &ApiState,
+        id: &ResourceId,
+        condition: &Condition,
+    ) -> Result<Option<(Put, Operation)>, ApiError> {
+        let mut tx = state.store.begin().await?;
+        if tx.resource_get(&self.endpoint.id).await?.is_none_or(|endpoint| endpoint.deleting) {
+            return Err(being_deleted(&self.endpoint).into());
+        }
+        let current = tx.resource_get(id).await?;
+        let generation = |row: &Option<Resource>| row.as_ref().map(|row| row.generation);
+        if generation(&current) != generation(&self.before) {
+            return Ok(None);
+        }
+        if current.is_none() {
+            check_room(&mut tx, &self.endpoint.id).await?;
+        }
+        let observed = stand_in(&mut tx, ctx, &self.workspace, &self.found).await?;
+        let mut put = tx.resource_put(id, self.body.into_value(), condition, &ctx.author()).await?;
+        let operation = begin_work(&mut tx, &mut put, observed).await?;
+        tx.commit().await?;
+        Ok(Some((put, operation)))
     }
-    let observed = stand_in(&mut tx, ctx, &home.id, &found).await?;
-    let mut put = tx.resource_put(id, body.into_value(), &condition, &ctx.author()).await?;
-    let operation = begin_work(&mut tx, &mut put, observed).await?;
-    tx.commit().await?;
-    Ok(respond::accepted_put(ctx, &put, &operation))
 }
 
 /// The endpoint of a deployment, which must be there and stay.
@@ -196,16 +241,37 @@ fn complete(body: &mut Body, before: Option<&Resource>, endpoint: &Resource) -> 
         ("livenessProbe", json!(spec.liveness_probe)),
         ("readinessProbe", json!(spec.readiness_probe)),
     ] {
-        let mut shown = properties.remove(key).unwrap_or_default();
-        drop_nulls(&mut shown);
+        let shown = properties.remove(key);
         let mut filled = defaults;
-        if let (Some(filled), Value::Object(given)) = (filled.as_object_mut(), shown) {
+        if let (Some(filled), Some(Value::Object(given))) = (filled.as_object_mut(), shown) {
             // The given texts stay as they are; the specification's own spelling fills the gaps.
             filled.extend(given);
         }
         properties.insert(key.to_owned(), filled);
     }
     Ok(spec)
+}
+
+/// Puts back what a PUT leaves out because the SDK can't show it, so that a deployment which is fetched, changed and
+/// sent back loses nothing: the model's mount path, which it does not read at all, and durations below a second, which
+/// it reads as 0 and sends no more. A PATCH with null removes them.
+fn keep_what_clients_lose(properties: &mut Map<String, Value>, before: Option<&Resource>) {
+    if let Some(path) = before.and_then(|before| before.properties().get("modelMountPath")) {
+        properties.entry("modelMountPath").or_insert_with(|| path.clone());
+    }
+    let second = SignedDuration::from_secs(1);
+    for section in ["requestSettings", "livenessProbe", "readinessProbe"] {
+        let stored = before.and_then(|before| before.properties().get(section)?.as_object());
+        let Some((stored, given)) = stored.zip(properties.get_mut(section).and_then(Value::as_object_mut)) else {
+            continue;
+        };
+        for (key, value) in stored {
+            let duration = value.as_str().and_then(|text| text.parse::<SignedDuration>().ok());
+            if duration.is_some_and(|duration| duration < second) && !given.contains_key(key) {
+                given.insert(key.clone(), value.clone());
+            }
+        }
+    }
 }
 
 /// `{name, capacity}`; an update that names no capacity keeps the present one.

@@ -72,6 +72,54 @@ async fn the_life_of_a_deployment() {
 }
 
 #[tokio::test]
+async fn what_clients_cannot_show_survives_their_updates() {
+    let bench = Bench::new().await;
+    bench.endpoint("one").await;
+    let settings = |wait: Value| {
+        managed(
+            json!({"modelMountPath": "/var/models", "requestSettings": {"requestTimeout": "PT3S", "maxQueueWait": wait},
+            "readinessProbe": {"initialDelay": "PT0.25S", "period": "PT2S"}}),
+        )
+    };
+    let wait = |body: &Value| body["properties"]["requestSettings"]["maxQueueWait"].clone();
+    let made = bench.call(&format!("PUT {BLUE}"), settings("PT0.75S".into())).await;
+    assert_eq!((made.status, wait(&made.body)), (201, json!("PT0.75S")), "{}", made.body);
+    let mut back = settings(Value::Null);
+    back["properties"]["readinessProbe"] = json!({"period": "PT4S"});
+    back["properties"]["modelMountPath"] = Value::Null;
+    let back = bench.call(&format!("PUT {BLUE}"), back).await;
+    assert_eq!((back.status, wait(&back.body)), (200, json!("PT0.75S")), "{}", back.body);
+    assert_eq!(back.body["properties"]["modelMountPath"], "/var/models");
+    assert_eq!(back.body["properties"]["readinessProbe"]["initialDelay"], "PT0.25S");
+    assert_eq!(back.body["properties"]["readinessProbe"]["period"], "PT4S");
+    // Longer ones are shown as they are, so leaving one out means the default; so does a section left out.
+    bench.call(&format!("PUT {BLUE}"), settings("PT2S".into())).await;
+    let gone = bench.call(&format!("PUT {BLUE}"), settings(Value::Null)).await;
+    assert_eq!(wait(&gone.body), json!("PT0.5S"));
+    bench.call(&format!("PUT {BLUE}"), settings("PT0.75S".into())).await;
+    let gone = bench.call(&format!("PUT {BLUE}"), managed(json!({}))).await;
+    assert_eq!(wait(&gone.body), json!("PT0.5S"));
+    bench.call(&format!("PUT {BLUE}"), settings("PT0.75S".into())).await;
+    let patch = json!({"properties": {"modelMountPath": null, "requestSettings": {"maxQueueWait": null}}});
+    let patched = bench.call(&format!("PATCH {BLUE}"), patch).await.body;
+    assert_eq!((wait(&patched), &patched["properties"]["modelMountPath"]), (json!("PT0.5S"), &Value::Null));
+}
+
+#[tokio::test]
+async fn patches_at_the_same_time_all_hold() {
+    let bench = Bench::new().await;
+    bench.endpoint("one").await;
+    bench.call(&format!("PUT {BLUE}"), managed(json!({}))).await;
+    let line = format!("PATCH {BLUE}");
+    let tag = |name: &str| bench.call(&line, json!({"tags": {name: "x"}}));
+    let answers = tokio::join!(tag("a"), tag("b"), tag("c"));
+    for answer in [answers.0, answers.1, answers.2] {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    assert_eq!(bench.get(BLUE).await.body["tags"], json!({"a": "x", "b": "x", "c": "x"}));
+}
+
+#[tokio::test]
 async fn refused_deployments() {
     let bench = Bench::new().await;
     bench.endpoint("one").await;
