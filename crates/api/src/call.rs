@@ -5,7 +5,7 @@ use bytes::Bytes;
 use casemate_model::{Fault, ResourceId};
 use casemate_store::Condition;
 use http::{HeaderMap, HeaderName, Method, header};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -15,6 +15,21 @@ use crate::template::is_shallow;
 const MAX_QUERY_PAIRS: usize = 64;
 /// The deepest body that is taken; what is stored must stay readable.
 const MAX_DEPTH: usize = 64;
+/// What stands encoded in the path of a URL.
+const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 /// Most items in one page of a list.
 const MAX_PAGE: usize = 1000;
 
@@ -367,10 +382,10 @@ impl Call {
         }
     }
 
-    /// The path of the target, for links.
+    /// The path of the target, for links: percent-encoded, and read as the same target again.
     #[must_use]
     pub fn path(&self) -> String {
-        match &self.target {
+        let path = match &self.target {
             Target::Resource(id) => id.as_str().to_owned(),
             Target::Action { resource, name } => format!("{resource}/{name}"),
             Target::Namespace { scope, namespace } => {
@@ -379,12 +394,17 @@ impl Call {
             Target::Collection { parent, kind } => {
                 let scope = parent.as_ref().map_or("", ResourceId::as_str);
                 let own = parent.as_ref().map(|parent| format!("{}/", parent.resource_type().to_lowercase()));
-                match own.and_then(|own| kind.strip_prefix(own.as_str())) {
-                    Some(last) => format!("{scope}/{}", spelled(last)),
-                    None => format!("{scope}/providers/{}", spelled(kind)),
+                match (kind.as_str(), own.and_then(|own| kind.strip_prefix(own.as_str()))) {
+                    ("microsoft.resources/resourcegroups", _) => format!("{scope}/resourceGroups"),
+                    ("microsoft.resources/providers", _) => format!("{scope}/providers"),
+                    ("microsoft.resources/subscriptions", _) => "/subscriptions".to_owned(),
+                    ("microsoft.resources/tenants", _) => "/tenants".to_owned(),
+                    (_, Some(last)) => format!("{scope}/{}", spelled(last)),
+                    (kind, None) => format!("{scope}/providers/{}", spelled(kind)),
                 }
             }
-        }
+        };
+        utf8_percent_encode(&path, NOT_IN_PATHS).to_string()
     }
 
     /// The answer to a method that the target does not have.

@@ -34,6 +34,8 @@ mod call;
 mod context;
 mod error;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod metadata;
 pub mod ml;
 pub mod respond;
@@ -41,7 +43,7 @@ mod state;
 pub mod template;
 mod token;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! A management API over real parts in a scratch directory, for tests.
+//! A management API over real parts in a scratch directory, for tests and fuzzing.
+#![expect(clippy::unwrap_used, reason = "built for tests and for fuzzing only")]
 
 use std::{
     io,
@@ -147,6 +148,19 @@ impl World {
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
+    /// A request of any form with the owner's token.
+    pub(crate) async fn send_as_owner(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        let all: Vec<(&str, &str)> = headers.iter().copied().chain([("authorization", bearer.as_str())]).collect();
+        self.send(method, path, &all, body).await
+    }
+
     /// A call with the owner's token; a null body is no body.
     pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         self.call_with(method, path, &[], body).await
@@ -154,11 +168,8 @@ impl World {
 
     /// As [`World::call`], with headers.
     pub(crate) async fn call_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
-        let bearer = format!("Bearer {}", self.token);
-        let mut all = vec![("authorization", bearer.as_str())];
-        all.extend_from_slice(headers);
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        self.send(method.parse().unwrap(), path, &all, body).await
+        self.send_as_owner(method.parse().unwrap(), path, headers, body).await
     }
 
     /// A call with another token.
