@@ -1,6 +1,6 @@
 //! Scoring from the command line.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
 use casemate_model::{Fault, FaultKind};
 use casemate_wire::client::{AUDIENCE_ML, Answer};
@@ -64,13 +64,15 @@ pub(super) async fn invoke(args: InvokeArgs, session: &Session) -> Found {
 fn read_request(args: &InvokeArgs) -> Result<Vec<u8>, Failure> {
     let shown = args.request_file.display();
     let failed = |error: std::io::Error| Failure::here(format!("The request file '{shown}' can't be read: {error}."));
-    let size = std::fs::metadata(&args.request_file).map_err(failed)?.len();
-    if size > MAX_REQUEST_BYTES {
+    // It may be a pipe, whose size nobody knows before.
+    let file = std::fs::File::open(&args.request_file).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_REQUEST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_REQUEST_BYTES {
         return Err(Failure::here(format!(
-            "The request file '{shown}' has {size} bytes; at most {MAX_REQUEST_BYTES} can be sent."
+            "The request file '{shown}' is larger than the {MAX_REQUEST_BYTES} bytes that can be sent."
         )));
     }
-    let bytes = std::fs::read(&args.request_file).map_err(failed)?;
     serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
         .map_err(|error| Failure::here(format!("The request file '{shown}' is no JSON: {error}.")))?;
     Ok(bytes)

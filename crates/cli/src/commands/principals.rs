@@ -72,13 +72,11 @@ pub(super) async fn role(command: Role, session: &Session, _globals: &Globals) -
                 (None, Some(assignee)) => object_id(session, &assignee).await?,
                 (None, None) => return Err(Failure::usage("Who? Give --assignee or --assignee-object-id.")),
             };
+            let scope = scope_or_subscription(session, scope).await?;
             Ok(flattened(&assign(session, &object_id, &role, &scope).await?).into())
         }
         Role::Assignment(RoleAssignment::List { scope, assignee, .. }) => {
-            let scope = match scope {
-                Some(scope) => scope,
-                None => session.subscription_id().await?,
-            };
+            let scope = scope_or_subscription(session, scope).await?;
             list(session, &scope, assignee).await
         }
         Role::Assignment(RoleAssignment::Delete { ids, yes }) => {
@@ -90,6 +88,13 @@ pub(super) async fn role(command: Role, session: &Session, _globals: &Globals) -
             }
             Ok(Output::Nothing)
         }
+    }
+}
+
+async fn scope_or_subscription(session: &Session, scope: Option<String>) -> Result<String, Failure> {
+    match scope {
+        Some(scope) => Ok(scope),
+        None => session.subscription_id().await,
     }
 }
 

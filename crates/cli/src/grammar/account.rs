@@ -212,9 +212,9 @@ pub(crate) enum RoleAssignment {
         /// Name or id of the role.
         #[arg(long, value_name = "ROLE")]
         role: String,
-        /// Id of what the role is for.
+        /// Id of what the role is for (default: the subscription).
         #[arg(long, value_name = "ID")]
-        scope: String,
+        scope: Option<String>,
     },
     /// List the assignments at a scope.
     #[command(after_help = "Example:\n  casemate role assignment list --scope /subscriptions/ID -o table")]

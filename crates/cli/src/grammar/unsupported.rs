@@ -113,6 +113,7 @@ const KNOWN_COMMANDS: &[&str] = &[
 const KNOWN_OPTIONS: &[&str] = &[
     "--vscode-debug",
     "--package-model",
+    "--with-package",
     "--local-enable-gpu",
     "--registry-name",
     "--datastore",
