@@ -1,7 +1,8 @@
 //! What the router costs: its CPU time per request and the latency that it adds to calling the model's server
 //! directly, measured in turns in one run, so that the ratios hold on any machine.
 //!
-//! The router, the model's server and the callers have one thread each. `cargo bench --package casemate-proxy`.
+//! The router, the model's server and the callers have one thread each. `cargo bench --package casemate-proxy` runs
+//! all of it; `-- latency bodies handshakes tokens endpoints` names parts.
 
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 #![allow(clippy::disallowed_methods, reason = "each lane's runtime owns its tasks and ends them")]
@@ -46,15 +47,16 @@ struct Lane {
 }
 
 impl Lane {
-    fn start() -> Self {
+    fn start(name: &str) -> Self {
         let (told, tell) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let thread = PathBuf::from("/proc").join(std::fs::read_link("/proc/thread-self").unwrap());
             told.send((runtime.handle().clone(), thread)).unwrap();
             let _ = runtime.block_on(stopped);
         });
+        let thread = thread.unwrap();
         let (runtime, path) = tell.recv().unwrap();
         Self { runtime, thread: path, _stop: stop, _thread: thread }
     }
@@ -260,8 +262,8 @@ fn handshakes(lanes: &Lanes, router: &Goal) {
 }
 
 fn main() {
-    let lanes = Lanes { router: Lane::start(), callers: Lane::start() };
-    let models = Lane::start();
+    let lanes = Lanes { router: Lane::start("router"), callers: Lane::start("callers") };
+    let models = Lane::start("models");
     let model = Arc::new(models.run(Model::start(|request| async move {
         let mut body = request.into_body();
         while let Some(Ok(_)) = body.frame().await {}
@@ -271,16 +273,28 @@ fn main() {
     let stage = Arc::new(lanes.router.run(Stage::start(table)));
     let router = Goal::Router(Arc::clone(&stage), "e");
     let direct = Goal::Model(model.upstream.address);
-    for connections in [1, 16, 64] {
-        latency(&lanes, &router, &direct, connections);
+    let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if wanted("latency") {
+        for connections in [1, 16, 64] {
+            latency(&lanes, &router, &direct, connections);
+        }
     }
-    bodies(&lanes, &router);
-    handshakes(&lanes, &router);
-    let id = endpoint("t", Vec::new()).id;
-    let token = stage.tokens.issue_for_endpoint(&id).token.expose_str().unwrap().to_owned();
-    let with_token = move |endpoint| with(question(endpoint), "authorization", &format!("Bearer {token}"));
-    compare("endpoint tokens", &lanes, &router, &Goal::Router(Arc::clone(&stage), "t"), with_token);
-    let many = routes(&model, 999);
-    let crowded = Goal::Router(Arc::new(lanes.router.run(Stage::start(many))), "e");
-    compare("1,000 endpoints", &lanes, &router, &crowded, question);
+    if wanted("bodies") {
+        bodies(&lanes, &router);
+    }
+    if wanted("handshakes") {
+        handshakes(&lanes, &router);
+    }
+    if wanted("tokens") {
+        let id = endpoint("t", Vec::new()).id;
+        let token = stage.tokens.issue_for_endpoint(&id).token.expose_str().unwrap().to_owned();
+        let with_token = move |endpoint| with(question(endpoint), "authorization", &format!("Bearer {token}"));
+        compare("endpoint tokens", &lanes, &router, &Goal::Router(Arc::clone(&stage), "t"), with_token);
+    }
+    if wanted("endpoints") {
+        let many = routes(&model, 999);
+        let crowded = Goal::Router(Arc::new(lanes.router.run(Stage::start(many))), "e");
+        compare("1,000 endpoints", &lanes, &router, &crowded, question);
+    }
 }

@@ -2,43 +2,107 @@
 //!
 //! A refusal says what the endpoint wants and never which part of what was sent is wrong.
 
-use aws_lc_rs::constant_time;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::{
+    constant_time,
+    digest::{Context, SHA256},
+};
 use casemate_identity::{AUDIENCE_ML, TokenAuthority};
 use casemate_model::{
     endpoint::AuthMode,
     route::{EndpointRoute, KeyDigest, key_digest},
 };
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use uuid::Uuid;
 
 use crate::answer::Refusal;
 
 /// The action that a principal needs to score with its own token.
 const SCORE_ACTION: &str = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/score/action";
 
-/// Lets the request pass if its `Authorization` header is good for the endpoint.
-///
-/// # Errors
-/// 401 for none, several or wrong credentials; 403 naming action and scope for a known principal without the role.
-pub(crate) fn check(route: &EndpointRoute, tokens: &TokenAuthority, headers: &HeaderMap) -> Result<(), Refusal> {
-    let bearer = bearer(headers).ok_or_else(|| unauthorized(route))?;
-    match route.auth {
-        AuthMode::Key => {
-            if key_matches(&route.keys, bearer) {
-                Ok(())
-            } else {
-                Err(unauthorized(route))
+/// How long the outcome of a good signature is believed. Checking one costs more than all the rest of a request.
+const BELIEVED_FOR: Duration = Duration::from_secs(5);
+/// Tokens remembered; when two want one slot, the later one gets it.
+const SLOTS: usize = 1024;
+
+/// Checks credentials, and remembers tokens that were good for a few seconds. Only good ones are remembered, by
+/// digest; a role is looked up in the table each time, so that taking it away works at once.
+pub(crate) struct Checker {
+    tokens: Arc<TokenAuthority>,
+    known: Box<[ArcSwapOption<Known>]>,
+}
+
+/// A token that was good.
+struct Known {
+    digest: KeyDigest,
+    until: Instant,
+    /// Whose token it is; endpoint tokens are nobody's.
+    principal: Option<Uuid>,
+}
+
+impl Checker {
+    /// A checker that believes `tokens`.
+    pub(crate) fn new(tokens: Arc<TokenAuthority>) -> Self {
+        Self { tokens, known: (0..SLOTS).map(|_| ArcSwapOption::empty()).collect() }
+    }
+
+    /// Lets the request pass if its `Authorization` header is good for the endpoint.
+    ///
+    /// # Errors
+    /// 401 for none, several or wrong credentials; 403 naming action and scope for a known principal without the
+    /// role.
+    pub(crate) fn check(&self, route: &EndpointRoute, headers: &HeaderMap) -> Result<(), Refusal> {
+        let bearer = bearer(headers).ok_or_else(|| unauthorized(route))?;
+        match route.auth {
+            AuthMode::Key => {
+                if key_matches(&route.keys, bearer) {
+                    Ok(())
+                } else {
+                    Err(unauthorized(route))
+                }
+            }
+            AuthMode::AMLToken => {
+                let check = |token: &str| self.tokens.check_for_endpoint(token, &route.id).ok().map(|()| None);
+                self.believe(bearer, &route.id, check).map(|_| ()).ok_or_else(|| unauthorized(route))
+            }
+            AuthMode::AADToken => {
+                let check = |token: &str| {
+                    self.tokens.check(token, &[AUDIENCE_ML]).ok().map(|claims| Some(claims.principal.object_id))
+                };
+                let principal = self.believe(bearer, AUDIENCE_ML, check).flatten();
+                let principal = principal.ok_or_else(|| unauthorized(route))?.to_string();
+                if route.scorers.contains(&principal) { Ok(()) } else { Err(forbidden(route, &principal)) }
             }
         }
-        AuthMode::AMLToken => {
-            let token = std::str::from_utf8(bearer).map_err(|_| unauthorized(route))?;
-            tokens.check_for_endpoint(token, &route.id).map_err(|_| unauthorized(route))
+    }
+
+    /// What `check` says of a token for `audience`, or said of it a moment ago.
+    fn believe(
+        &self,
+        token: &[u8],
+        audience: &str,
+        check: impl FnOnce(&str) -> Option<Option<Uuid>>,
+    ) -> Option<Option<Uuid>> {
+        let token = std::str::from_utf8(token).ok()?;
+        let mut digest = Context::new(&SHA256);
+        // Its length first, so that no other audience and token run together to the same bytes.
+        digest.update(&audience.len().to_be_bytes());
+        digest.update(audience.as_bytes());
+        digest.update(token.as_bytes());
+        let digest = KeyDigest::try_from(digest.finish().as_ref()).ok()?;
+        let slot = &self.known[usize::from(u16::from_be_bytes([digest[0], digest[1]])) % SLOTS];
+        let now = Instant::now();
+        if let Some(known) = slot.load().as_ref().filter(|known| known.digest == digest && now < known.until) {
+            return Some(known.principal);
         }
-        AuthMode::AADToken => {
-            let token = std::str::from_utf8(bearer).map_err(|_| unauthorized(route))?;
-            let claims = tokens.check(token, &[AUDIENCE_ML]).map_err(|_| unauthorized(route))?;
-            let principal = claims.principal.object_id.to_string();
-            if route.scorers.contains(&principal) { Ok(()) } else { Err(forbidden(route, &principal)) }
-        }
+        let principal = check(token)?;
+        slot.store(Some(Arc::new(Known { digest, until: now + BELIEVED_FOR, principal })));
+        Some(principal)
     }
 }
 
@@ -114,6 +178,21 @@ mod tests {
             }
             assert_eq!(bearer(&headers), expected.map(str::as_bytes), "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_good_token_is_believed_for_its_audience_and_a_bad_one_is_asked_for_again() {
+        let key = TokenAuthority::generate_key();
+        let clock = casemate_model::Clock::system();
+        let tokens = TokenAuthority::new(&key, Uuid::nil(), "https://localhost".to_owned(), clock).unwrap();
+        let checker = Checker::new(Arc::new(tokens));
+        let never = |_: &str| -> Option<Option<Uuid>> { panic!("the token is known") };
+        assert_eq!(checker.believe(b"token", "one", |_| None), None);
+        assert_eq!(checker.believe(b"token", "one", |_| Some(Some(Uuid::max()))), Some(Some(Uuid::max())));
+        assert_eq!(checker.believe(b"token", "one", never), Some(Some(Uuid::max())));
+        assert_eq!(checker.believe(b"token", "two", |_| None), None);
+        assert_eq!(checker.believe(b"ntoken", "o", |_| None), None);
+        assert_eq!(checker.believe(b"\xff", "one", never), None);
     }
 
     #[test]

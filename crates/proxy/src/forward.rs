@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
     uri::PathAndQuery,
@@ -74,6 +74,7 @@ impl Head {
         {
             headers.insert(HOST, host);
         }
+        join_cookies(&mut headers);
         headers.insert(FORWARDED_FOR, caller.clone());
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
         headers.insert(REQUEST_ID, ids.request.clone());
@@ -89,6 +90,16 @@ impl Head {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         request
+    }
+}
+
+/// HTTP/2 may give cookies in several headers, HTTP/1.1 has one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     GatewayConfig,
     address::Address,
     answer::{AnswerBody, Ids, Refusal},
-    auth,
+    auth::Checker,
     forward::{Head, forward, refuse},
     mirror,
     queue::Denied,
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) address: Address,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) random: Random,
-    tokens: Arc<TokenAuthority>,
+    checker: Checker,
     copies: Arc<Semaphore>,
     /// Owns every task of this room.
     pub(crate) tracker: TaskTracker,
@@ -48,7 +48,7 @@ impl Shared {
             config,
             snapshot: ArcSwap::default(),
             random: Random::new(),
-            tokens,
+            checker: Checker::new(tokens),
             copies: Arc::new(Semaphore::new(mirror::COPIES)),
             tracker: TaskTracker::new(),
             abort: CancellationToken::new(),
@@ -93,7 +93,7 @@ async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<Ans
     if !endpoint.route.public_access {
         return Err(private(&endpoint));
     }
-    auth::check(&endpoint.route, &shared.tokens, &parts.headers)?;
+    shared.checker.check(&endpoint.route, &parts.headers)?;
     let choice = split::choose(&endpoint, &parts.headers, &shared.random)?;
     let mut live = Arc::clone(choice.live);
     let copy = choice

@@ -51,6 +51,21 @@ async fn a_connection_is_good_for_one_endpoint() {
 }
 
 #[tokio::test]
+async fn cookies_reach_the_model_in_one_header() {
+    let model = Model::start(|request| async move {
+        let cookies: Vec<_> = request.headers().get_all("cookie").iter().map(|value| value.to_str().unwrap()).collect();
+        http::Response::new(full(cookies.join("|")))
+    })
+    .await;
+    let stage = Stage::start(table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])])).await;
+    let mut request = score2("e", "x");
+    for cookie in ["a=1", "b=2", "c=3"] {
+        request.headers_mut().append("cookie", cookie.parse().unwrap());
+    }
+    assert_eq!(stage.h2(&host("e")).await.call(request).await.text(), "a=1; b=2; c=3");
+}
+
+#[tokio::test]
 async fn refusals_leave_the_connection_usable() {
     let model = Model::says("ok").await;
     let stage = Stage::start(table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])])).await;
