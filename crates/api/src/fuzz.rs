@@ -8,6 +8,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
+use casemate_model::Fault;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -76,7 +77,8 @@ pub fn template(document: &[u8]) {
     let _ = evaluated(template, parameters);
 }
 
-fn evaluated(document: &Value, parameters: &Value) -> Result<Value, ()> {
+/// The outputs of a template, once everything before them is worked out.
+pub(crate) fn evaluated(document: &Value, parameters: &Value) -> Result<Value, Fault> {
     let place = Place {
         subscription: Uuid::nil(),
         tenant: Uuid::nil(),
@@ -86,8 +88,8 @@ fn evaluated(document: &Value, parameters: &Value) -> Result<Value, ()> {
         location: None,
         now: Timestamp::UNIX_EPOCH,
     };
-    let template = Template::parse(document).map_err(drop)?;
-    let deployment = Deployment::new(template, parameters, place).map_err(drop)?;
+    let template = Template::parse(document)?;
+    let deployment = Deployment::new(template, parameters, place)?;
     let declared = deployment.declared();
     let ids: HashSet<_> = declared.iter().map(|one| &one.id).collect();
     assert_eq!(ids.len(), declared.len(), "a resource is declared twice");
@@ -99,7 +101,7 @@ fn evaluated(document: &Value, parameters: &Value) -> Result<Value, ()> {
         assert!(is_shallow(&planned.body, 64));
         known.insert(planned.id, Some(json!({"id": one.id.as_str(), "properties": planned.body["properties"]})));
     }
-    deployment.shown_parameters().map_err(drop)?;
+    settled(&mut known, |_| deployment.shown_parameters())?;
     let outputs = settled(&mut known, |known| deployment.outputs(known))?;
     assert!(!outputs.to_string().is_empty());
     Ok(outputs)
@@ -109,13 +111,13 @@ fn evaluated(document: &Value, parameters: &Value) -> Result<Value, ()> {
 fn settled<T: PartialEq + std::fmt::Debug>(
     known: &mut Known,
     work: impl Fn(&Known) -> Result<T, Halt>,
-) -> Result<T, ()> {
+) -> Result<T, Fault> {
     loop {
         match work(known) {
             Ok(made) => return Ok(made),
             Err(Halt::Fault(fault)) => {
                 assert!(!fault.code.is_empty() && !fault.message.is_empty());
-                return Err(());
+                return Err(fault);
             }
             Err(Halt::Needs(id)) => {
                 let there = id.as_str().len().is_multiple_of(2);
@@ -131,24 +133,26 @@ fn settled<T: PartialEq + std::fmt::Debug>(
 /// parted by lines of `---`; `$S` stands for the subscription, `$W` for the workspace. Every answer has the one form,
 /// and none says that the platform failed.
 pub fn requests(script: &[u8]) {
-    static BENCH: OnceLock<(Runtime, Mutex<(u32, Option<World>)>)> = OnceLock::new();
-    let (runtime, world) = BENCH.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        (runtime.expect("a runtime can be made"), Mutex::default())
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    /// How many scripts there were, and the world that they met.
+    static WORLD: Mutex<(u32, Option<World>)> = Mutex::new((0, None));
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made")
     });
-    let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let (count, world) = &mut *world;
     runtime.block_on(async {
         // Not so long that what earlier scripts left behind decides what this one finds.
-        if world.0.is_multiple_of(500) {
-            world.1 = None;
+        if count.is_multiple_of(500) {
+            *world = None;
         }
-        world.0 += 1;
-        if world.1.is_none() {
+        *count += 1;
+        if world.is_none() {
             let new = World::new().await;
             new.workspace("g", "ws1").await;
-            world.1 = Some(new);
+            *world = Some(new);
         }
-        let Some(world) = &world.1 else { return };
+        let Some(world) = world else { return };
         let script = String::from_utf8_lossy(script);
         for request in script.split("\n---\n").take(8) {
             answered(world, request).await;

@@ -1,6 +1,6 @@
 //! A template's parts: what it declares, and what each resource of it becomes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use casemate_model::{Fault, ResourceId};
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    evaluate::{Evaluator, Halt, Known, is_shallow},
+    evaluate::{Evaluator, Fuel, Halt, Known, is_shallow},
     functions,
     parameters::{ParameterSource, check_parameter, sources},
 };
@@ -188,7 +188,7 @@ pub struct Planned {
 }
 
 /// A template with its parameters at its place, ready to be worked off.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Deployment {
     pub(super) place: Place,
     pub(super) parameters: BTreeMap<String, ParameterSource>,
@@ -197,6 +197,7 @@ pub struct Deployment {
     raws: Vec<RawResource>,
     outputs: Map<String, Value>,
     declared: Vec<Declared>,
+    pub(super) fuel: Fuel,
 }
 
 impl Deployment {
@@ -214,6 +215,7 @@ impl Deployment {
             raws: template.resources,
             outputs: template.outputs,
             declared: Vec::new(),
+            fuel: Fuel::full(),
         };
         deployment.fix_parameters()?;
         deployment.declare()?;
@@ -317,7 +319,7 @@ impl Deployment {
 
     fn declare(&mut self) -> Result<(), Fault> {
         let mut declared: Vec<Declared> = Vec::new();
-        let mut waits: Vec<Vec<String>> = Vec::new();
+        let mut waits: Vec<BTreeSet<String>> = Vec::new();
         for (raw, resource) in self.raws.iter().enumerate() {
             for copy in self.copies(resource)? {
                 let known = Known::new();
@@ -338,7 +340,15 @@ impl Deployment {
                 waits.push(after);
             }
         }
-        let order: Vec<Vec<usize>> = waits.iter().map(|waits| places_of(&declared, waits)).collect();
+        let places = places(&declared);
+        let order: Vec<Vec<usize>> = waits
+            .iter()
+            .map(|waits| {
+                let meant: BTreeSet<usize> =
+                    waits.iter().filter_map(|wait| places.get(wait)).flatten().copied().collect();
+                meant.into_iter().collect()
+            })
+            .collect();
         for (resource, after) in declared.iter_mut().zip(order) {
             resource.after = after;
         }
@@ -362,7 +372,11 @@ impl Deployment {
     }
 
     /// The id of a resource and what it waits for; none when its condition does not hold.
-    fn identify(&self, at: &Evaluator<'_>, resource: &RawResource) -> Result<Option<(ResourceId, Vec<String>)>, Halt> {
+    fn identify(
+        &self,
+        at: &Evaluator<'_>,
+        resource: &RawResource,
+    ) -> Result<Option<(ResourceId, BTreeSet<String>)>, Halt> {
         if !resource.raw.get("condition").map_or(Ok(true), |raw| at.within(".condition", |at| truth(at, raw)))? {
             return Ok(None);
         }
@@ -380,13 +394,16 @@ impl Deployment {
             None => None,
         };
         let id = self.id(&kind, &name, scope).map_err(|why| at.wrong(why))?;
-        let mut waits = Vec::new();
+        let mut waits = BTreeSet::new();
         if let Some(list) = resource.raw.get("dependsOn") {
             at.within(".dependsOn", |at| {
                 let list = list.as_array().ok_or_else(|| at.wrong("it is not an array"))?;
+                if list.len() > MAX_RESOURCES {
+                    return Err(at.wrong(format!("it has {} entries; at most {MAX_RESOURCES} are allowed", list.len())));
+                }
                 for item in list {
                     let item = item.as_str().ok_or_else(|| at.wrong("its items must be texts"))?;
-                    waits.push(at.text(item)?);
+                    waits.insert(at.text(item)?.to_lowercase());
                 }
                 Ok(())
             })?;
@@ -435,19 +452,19 @@ fn full_name(id: &ResourceId) -> String {
     names.into_iter().rev().collect::<Vec<_>>().join("/")
 }
 
-/// The declared resources that `dependsOn` entries mean: ids, full names, or the names of loops. One that is not
-/// declared, because its condition does not hold, is no dependency.
-fn places_of(declared: &[Declared], waits: &[String]) -> Vec<usize> {
-    let meant = |resource: &Declared, wait: &str| {
-        let by_loop = resource.copy.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(wait));
-        let typed = || format!("{}/{}", resource.id.resource_type(), full_name(&resource.id));
-        by_loop
-            || resource.id.key() == wait.to_lowercase()
-            || full_name(&resource.id).eq_ignore_ascii_case(wait)
-            || typed().eq_ignore_ascii_case(wait)
-    };
-    let each = declared.iter().enumerate();
-    each.filter(|(_, resource)| waits.iter().any(|wait| meant(resource, wait))).map(|(at, _)| at).collect()
+/// The declared resources by what `dependsOn` entries may call them, in lower case: ids, full names, full names with
+/// their types, and the names of loops. What is not declared, because its condition does not hold, is no dependency.
+fn places(declared: &[Declared]) -> HashMap<String, Vec<usize>> {
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, resource) in declared.iter().enumerate() {
+        let name = full_name(&resource.id);
+        let mut names = vec![format!("{}/{name}", resource.id.resource_type()), name, resource.id.key().to_owned()];
+        names.extend(resource.copy.as_ref().map(|(name, _)| name.clone()));
+        for name in names {
+            places.entry(name.to_lowercase()).or_default().push(at);
+        }
+    }
+    places
 }
 
 fn truth(at: &Evaluator<'_>, raw: &Value) -> Result<bool, Halt> {

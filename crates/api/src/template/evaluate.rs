@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use casemate_model::{Fault, ResourceId};
@@ -17,7 +18,7 @@ use super::{
 
 /// How deep a tree of JSON, and a chain of variables and parameters, may be.
 const MAX_DEPTH: usize = 64;
-/// The work that one evaluation may do: steps, plus the bytes of the texts it makes.
+/// The work that one deployment may do, all evaluations together: steps, plus the bytes of the texts they make.
 const FUEL: usize = 32 << 20;
 /// The longest text that an expression may make, in bytes.
 const MAX_TEXT: usize = 1 << 20;
@@ -40,13 +41,27 @@ impl From<Fault> for Halt {
 /// The public shapes of the resources looked up so far; none for one that does not exist.
 pub type Known = HashMap<ResourceId, Option<Value>>;
 
+/// The work that a deployment may still do. Loops and lookups repeat evaluations, so the budget is not of each one.
+#[derive(Debug)]
+pub(super) struct Fuel(AtomicUsize);
+
+impl Fuel {
+    pub(super) fn full() -> Self {
+        Self(AtomicUsize::new(FUEL))
+    }
+
+    /// Takes some, or fails and takes nothing.
+    fn take(&self, cost: usize) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost)).is_ok()
+    }
+}
+
 /// One evaluation.
 pub(super) struct Evaluator<'a> {
     pub(super) deployment: &'a Deployment,
     pub(super) known: &'a Known,
     /// The index of the resource's copy loop, by the loop's name.
     pub(super) copy: Option<(&'a str, i64)>,
-    fuel: Cell<usize>,
     depth: Cell<usize>,
     in_default: Cell<bool>,
     /// Variables and parameters: evaluated, or none while they are being evaluated.
@@ -60,7 +75,6 @@ impl<'a> Evaluator<'a> {
             deployment,
             known,
             copy,
-            fuel: Cell::new(FUEL),
             depth: Cell::new(0),
             in_default: Cell::new(false),
             memo: RefCell::default(),
@@ -106,18 +120,15 @@ impl<'a> Evaluator<'a> {
 
     /// Pays for work.
     pub(super) fn spend(&self, cost: usize) -> Result<(), Halt> {
-        match self.fuel.get().checked_sub(cost) {
-            Some(left) => {
-                self.fuel.set(left);
-                Ok(())
-            }
-            None => Err(self.wrong("its evaluation takes too much work; make it smaller")),
+        if self.deployment.fuel.take(cost) {
+            return Ok(());
         }
+        Err(self.wrong("its evaluation takes too much work; make it smaller"))
     }
 
     /// A text made by an expression, within bounds.
     pub(super) fn made(&self, text: String) -> Result<Value, Halt> {
-        self.spend(text.len())?;
+        self.spend(text.len() + 1)?;
         if text.len() > MAX_TEXT {
             return Err(self
                 .wrong(format!("an expression makes a text of {} bytes; at most {MAX_TEXT} are allowed", text.len())));

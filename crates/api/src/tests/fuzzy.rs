@@ -147,6 +147,29 @@ fn request() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn templates_that_multiply_work_are_refused() {
+    let copy = json!({"name": "l", "count": 800});
+    let busy = format!("[concat('n', copyIndex(), length(createArray({})))]", ["range(0, 10000)"; 300].join(", "));
+    let value = format!("[createArray({})]", ["variables('v')"; 100].join(", "));
+    for (why, resource) in [
+        ("at most 800", json!({"name": "[string(copyIndex())]", "copy": copy, "dependsOn": vec![""; 200_000]})),
+        ("too much work", json!({"name": busy, "copy": copy})),
+        (
+            "too much work",
+            json!({"name": "[string(copyIndex())]", "copy": copy, "dependsOn": vec!["x".repeat(100); 800]}),
+        ),
+        ("too much work", json!({"name": "n", "properties": {"p": value}})),
+    ] {
+        let mut resource = resource;
+        resource["type"] = "A.B/c".into();
+        let document = json!({"$schema": "x/deploymentTemplate.json#", "resources": [resource],
+            "variables": {"v": vec!["x"; 100_000]}});
+        let refusal = fuzz::evaluated(&document, &Value::Null).unwrap_err();
+        assert!(refusal.message.contains(why), "{}", refusal.message);
+    }
+}
+
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() }
 }
