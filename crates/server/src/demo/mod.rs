@@ -108,10 +108,15 @@ impl Demo<'_> {
         let made = [
             ("create the resource group", format!("group create -n {GROUP} -l local")),
             ("create the workspace", format!("ml workspace create -n {WORKSPACE} -g {GROUP}")),
-            ("create the endpoint from endpoint.yml", format!("ml online-endpoint create -n {ENDPOINT} -f endpoint.yml {scope}")),
+            (
+                "create the endpoint from endpoint.yml",
+                format!("ml online-endpoint create -n {ENDPOINT} -f endpoint.yml {scope}"),
+            ),
             (
                 "create the deployment 'blue' from blue-deployment.yml, with all traffic",
-                format!("ml online-deployment create -n blue -e {ENDPOINT} -f blue-deployment.yml --all-traffic {scope}"),
+                format!(
+                    "ml online-deployment create -n blue -e {ENDPOINT} -f blue-deployment.yml --all-traffic {scope}"
+                ),
             ),
         ];
         for (what, line) in &made {
