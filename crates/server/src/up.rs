@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use casemate_cli::UpArgs;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{platform::Platform, state::StateDir};
@@ -34,10 +35,22 @@ pub fn report(error: &anyhow::Error) {
 pub fn prepare(log: &str) -> Result<()> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     casemate_sandbox::prepare_process()?;
+    raise_descriptor_limit();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| log.into());
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     Ok(())
+}
+
+/// Many connections need many descriptors: takes as many as the system allows this user.
+fn raise_descriptor_limit() {
+    let limit = Resource::RLIMIT_NOFILE;
+    // Without it the platform works as well, for fewer callers at once.
+    if let Ok((soft, hard)) = getrlimit(limit)
+        && soft < hard
+    {
+        let _ = setrlimit(limit, hard, hard);
+    }
 }
 
 fn run(args: &UpArgs) -> Result<()> {
