@@ -77,7 +77,12 @@ fn run(args: &DemoArgs) -> Result<()> {
         } else if outcome.is_ok() {
             steps.say("Run the demo with --keep to try these on the running platform.");
         }
-        let stopped = steps.run("stop the platform", async { anyhow::Ok(platform.stop().await) }).await;
+        let stopped = steps
+            .run("stop the platform", async {
+                platform.stop().await;
+                anyhow::Ok(())
+            })
+            .await;
         outcome.and(stopped)
     })
 }
