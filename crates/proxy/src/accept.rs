@@ -13,7 +13,10 @@ use std::{
 };
 
 use casemate_model::route::RouteTable;
-use http::{HeaderValue, Request, Response};
+use http::{
+    HeaderMap, HeaderValue, Request, Response,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use hyper::{
     body::Incoming,
     rt::Executor,
@@ -53,6 +56,11 @@ const STREAMS: u32 = 128;
 /// Bytes of one HTTP/2 request body on their way, and of all of one connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bodies up to this size arrive with their head, in bytes.
+const SURELY_READ: u64 = 4 * 1024;
+/// How long a connection without requests may take to close at shutdown: its caller may be asleep, or still be taking
+/// the end of an answer.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// How often an HTTP/2 peer is asked whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How often kept connections to instances are looked over.
@@ -218,7 +226,17 @@ impl<M: Management> Connection<M> {
         });
         let stream = TokioIo::new(StallGuard::new(stream, self.shared.config.idle_timeout));
         let answering = Arc::clone(&peer);
-        let service = service_fn(move |request| Arc::clone(&answering).answer(request));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (peer, long) = (Arc::clone(&answering), !is_http2 && may_stay_unread(request.headers()));
+            async move {
+                let mut answer = peer.answer(request).await?;
+                // The connection ends with a body that nobody read, so callers must not send more on it.
+                if long && answer.status().is_client_error() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        });
         if is_http2 {
             let connection = http2_builder(&self.shared).serve_connection(stream, service);
             drive(pin!(connection), &peer, &self.shutdown, http2::Connection::graceful_shutdown).await;
@@ -227,6 +245,12 @@ impl<M: Management> Connection<M> {
             drive(pin!(connection), &peer, &self.shutdown, http1::Connection::graceful_shutdown).await;
         }
     }
+}
+
+/// Whether a request says that its body is longer than what is surely at hand when a refusal goes out.
+fn may_stay_unread(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length > SURELY_READ)
 }
 
 fn http1_builder(shared: &Shared) -> http1::Builder {
@@ -264,11 +288,11 @@ async fn drive<C, M>(
 ) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let patience = peer.shared.config.idle_timeout;
+    let mut patience = peer.shared.config.idle_timeout;
     // Children, since asking whether a token is cancelled takes its lock: this one is shared with nobody.
     let (shutdown, abort) = (shutdown.child_token(), peer.shared.abort.child_token());
     let mut idle = pin!(sleep_until(peer.activity.idle_at(patience)));
-    let mut closing = false;
+    let (mut closing, mut leaving) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -278,9 +302,10 @@ async fn drive<C, M>(
                 }
                 return;
             }
-            () = shutdown.cancelled(), if !closing => {
-                closing = true;
+            () = shutdown.cancelled(), if !leaving => {
+                (closing, leaving, patience) = (true, true, patience.min(FAREWELL));
                 close(connection.as_mut());
+                idle.as_mut().reset(Instant::now() + patience);
             }
             () = abort.cancelled() => return,
             () = idle.as_mut() => {

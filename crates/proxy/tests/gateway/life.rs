@@ -83,6 +83,38 @@ async fn a_drain_ends_in_time() {
 }
 
 #[tokio::test]
+async fn a_drain_does_not_wait_for_callers_that_sleep() {
+    let model = Model::says("ok").await;
+    let route = endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])]);
+    let stage = Stage::start_with(table(vec![route]), |config| config.drain_timeout = PATIENCE * 10).await;
+    let mut asleep = stage.tls(&host("e"), "h2").await.unwrap();
+    // The preface and empty settings; then this caller answers nothing, the goodbye's ping neither.
+    asleep.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    asleep.flush().await.unwrap();
+    assert!(asleep.read(&mut [0; 64]).await.unwrap() > 0);
+    stage.shutdown.cancel();
+    timeout(PATIENCE, stage.served).await.expect("the drain ends without the sleeper").unwrap().unwrap();
+    drop(asleep);
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_long_body_says_that_the_connection_ends() {
+    let model = Model::says("ok").await;
+    let stage = Stage::start(table(vec![endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])])])).await;
+    for (length, close) in [(2, false), (1 << 20, true)] {
+        let mut stream = stage.tls(&host("e"), "http/1.1").await.unwrap();
+        let head = format!("POST /score HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n\r\nab", host("e"));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut buffer = vec![0; 4096];
+        let read = stream.read(&mut buffer).await.unwrap();
+        let answer = String::from_utf8_lossy(&buffer[..read]).to_lowercase();
+        assert!(answer.starts_with("http/1.1 401"), "{answer}");
+        assert_eq!(answer.contains("connection: close"), close, "{length} bytes: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed() {
     let model = Model::says("ok").await;
     let route = endpoint("e", vec![deployment("blue", wide(), &[&model.upstream])]);
