@@ -10,6 +10,8 @@
 mod backend;
 pub mod environment;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod instance;
 mod layout;
 pub mod logs;

@@ -164,7 +164,7 @@ async fn ask(dial: &dyn Dial, address: SocketAddr) -> io::Result<u16> {
 }
 
 /// The status code of an HTTP/1 answer.
-fn status(answer: &[u8]) -> Option<u16> {
+pub(crate) fn status(answer: &[u8]) -> Option<u16> {
     let line = answer.split(|byte| *byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     words.next().filter(|version| version.starts_with("HTTP/1."))?;

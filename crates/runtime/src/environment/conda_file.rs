@@ -95,7 +95,7 @@ fn fault(message: String) -> Fault {
 
 fn bad_entry(text: &str, location: &Location, reason: &str) -> Fault {
     let shown: String = text.chars().take(120).collect();
-    let shown = super::mask::mask_urls(&shown);
+    let (shown, reason) = (super::mask::mask_urls(&shown), super::mask::mask_urls(reason));
     fault(format!("The dependency '{shown}' of the conda file ({}) can't be used: {reason}.", place(location)))
         .at("condaFile")
 }
@@ -223,6 +223,7 @@ mod tests {
             ("name: [a]\n", "line 1"),
             ("name: a\nname: b\n", "line 2"),
             ("dependencies:\n  - pip:\n    - --index-url ftp://user:hunter2@example.org\n", "http and https"),
+            ("dependencies:\n  - pip:\n    - -ihttps://user:hunter2@example.org\n", "is not supported"),
         ];
         for (text, expected) in cases {
             let fault = CondaFile::parse(text).unwrap_err();

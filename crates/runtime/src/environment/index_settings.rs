@@ -245,7 +245,7 @@ fn config_files(host: &HostVariables, root: &Path) -> Vec<PathBuf> {
 }
 
 /// Lays the values of `[global]` and `[install]` over `values`; `[install]` is the stronger within one file.
-fn merge_ini(text: &str, values: &mut BTreeMap<String, String>) {
+pub(super) fn merge_ini(text: &str, values: &mut BTreeMap<String, String>) {
     let mut sections: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     let (mut section, mut key) = ("", None::<String>);
     for line in text.lines() {

@@ -9,6 +9,8 @@ mod audience;
 mod build;
 mod conda_file;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host;
 mod index_settings;
 mod install;

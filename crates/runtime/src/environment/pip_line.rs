@@ -48,8 +48,9 @@ impl PipLine {
         if line.len() > MAX_BYTES {
             return Err(format!("it is longer than {MAX_BYTES} bytes"));
         }
-        if line.contains(['\n', '\r', '\0']) {
-            return Err("it has more than one line".to_owned());
+        // The installer ends a line at more characters than YAML does.
+        if line.contains(|c: char| c.is_control() && c != '\t' || matches!(c, '\u{2028}' | '\u{2029}')) {
+            return Err("it has more than one line, or a control character".to_owned());
         }
         let text = without_comment(line);
         if text.is_empty() {
@@ -255,6 +256,7 @@ mod tests {
             ("===", "package name"),
             ("_pkg", "package name"),
             ("a\nb", "more than one line"),
+            ("six\u{2028}--pre", "more than one line"),
             ("--index-url\u{3000}somewhere", "address"),
         ];
         for (line, expected) in cases {

@@ -9,6 +9,7 @@ use super::{
     conda_file::{CondaFile, Entry},
     failure,
     mapping::{self, Mapping},
+    mask::mask_urls,
     match_spec::MatchSpec,
     pip_line::{PipLine, PipRequirement},
     version::Specifier,
@@ -77,7 +78,7 @@ impl Plan {
         if !file.channels.is_empty() {
             plan.notes.push(format!(
                 "Packages come from the Python package index instead of the channels {}.",
-                file.channels.join(", ")
+                mask_urls(&file.channels.join(", "))
             ));
         }
         for entry in file.conda {
@@ -138,6 +139,8 @@ impl Plan {
         };
         let specifier = spec.specifier().map_err(|reason| refuse(&reason))?;
         let requirement = PipRequirement::new(name, &specifier);
+        // conda has names that the index can't have, such as one that ends in a dot.
+        PipLine::parse(&requirement.text).map_err(|reason| refuse(&reason))?;
         let build = spec
             .build
             .as_ref()
@@ -249,6 +252,7 @@ mod tests {
             ("dependencies:\n- graphviz\n", "python-graphviz"),
             ("dependencies:\n- python=2|3\n", "alternatives"),
             ("dependencies:\n- numpy=1.26|1.25\n", "choose one"),
+            ("dependencies:\n- numpy.*\n", "package name"),
         ] {
             let fault = Plan::new(&request(file)).unwrap_err();
             assert!(fault.message.contains(expected) && fault.code == "ImageBuildFailure", "{}", fault.message);

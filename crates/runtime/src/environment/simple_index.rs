@@ -29,12 +29,12 @@ const MAX_WHEEL_BYTES: u64 = 256 << 20;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
-struct Page {
-    files: Vec<File>,
+pub(super) struct Page {
+    pub files: Vec<File>,
 }
 
 #[derive(Deserialize)]
-struct File {
+pub(super) struct File {
     filename: String,
     url: String,
     #[serde(default)]
@@ -50,10 +50,10 @@ struct Hashes {
 
 /// A wheel on the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wheel {
-    filename: String,
-    version: String,
-    url: Url,
+pub(super) struct Wheel {
+    pub filename: String,
+    pub version: String,
+    pub url: Url,
     sha256: String,
 }
 
@@ -200,7 +200,7 @@ async fn download(client: &Client, wheel: &Wheel, into: &Path) -> Result<PathBuf
 }
 
 /// A file of the index page, if it is a wheel with a hash, a plain name and a final version.
-fn wheel(file: File, project: &str, page: &Url) -> Option<Wheel> {
+pub(super) fn wheel(file: File, project: &str, page: &Url) -> Option<Wheel> {
     let yanked = !matches!(file.yanked, serde_json::Value::Null | serde_json::Value::Bool(false));
     let mut parts = file.filename.strip_suffix(".whl")?.split('-');
     let (name, version) = (parts.next()?, parts.next()?);
@@ -214,7 +214,7 @@ fn wheel(file: File, project: &str, page: &Url) -> Option<Wheel> {
 }
 
 /// How well a wheel of a program suits this machine; none when it doesn't run here.
-fn platform_rank(filename: &str) -> Option<u8> {
+pub(super) fn platform_rank(filename: &str) -> Option<u8> {
     let tags = filename.strip_suffix(".whl")?.rsplit('-').next()?;
     if tags == "any" {
         return Some(1);
