@@ -135,11 +135,8 @@ pub fn requests(script: &[u8]) {
     let runtime = RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made")
     });
-    // In memory where there is such a place: what is looked for is not the disk's time.
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let dir = parent.join(format!("casemate-fuzz-blob-{}-{count}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("casemate-fuzz-blob-{}-{count}", std::process::id()));
     let config = BlobConfig { reserve_bytes: 0, ..BlobConfig::default() };
     let store = BlobStore::open_with(&dir, Secret::from("a key"), Clock::from_fn(now), config);
     let store = store.expect("a store in a directory of its own");
