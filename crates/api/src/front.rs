@@ -7,11 +7,11 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use casemate_model::{Fault, FaultKind};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -27,6 +27,8 @@ use crate::{
 
 /// The largest body of a management request, in bytes.
 const MAX_BODY: usize = 4 << 20;
+/// The largest body that is read to its end, to be refused, in bytes.
+const MAX_DISCARDED: usize = 32 << 20;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest client request id that is sent back.
@@ -178,12 +180,13 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Fault> {
         Fault::new(FaultKind::TooLarge, "RequestContentTooLarge", message)
     };
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > MAX_BODY) {
+    let asks_first = parts.headers.contains_key(header::EXPECT);
+    if length.is_some_and(|length| length > MAX_DISCARDED || (length > MAX_BODY && asks_first)) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+    match tokio::time::timeout(BODY_TIMEOUT, collect(body)).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => Err(too_large()),
         Ok(Err(_)) => {
             Err(Fault::invalid("IncompleteBody", "The request's body ended before it was complete; send it again."))
         }
@@ -191,4 +194,22 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Fault> {
             Err(Fault::invalid("IncompleteBody", "The request's body did not arrive within 60 seconds; send it again."))
         }
     }
+}
+
+/// The whole body; none when it is too large. Of such a body a bounded rest is read and thrown away first: most clients
+/// look for an answer only when they have sent everything, and would see a broken connection instead of the reason.
+async fn collect(mut body: Body) -> Result<Option<Bytes>, axum::Error> {
+    let (mut kept, mut seen) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        seen += data.len();
+        if seen <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        } else if seen <= MAX_DISCARDED {
+            kept = BytesMut::new();
+        } else {
+            break;
+        }
+    }
+    Ok((seen <= MAX_BODY).then(|| kept.freeze()))
 }
