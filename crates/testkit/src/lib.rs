@@ -69,6 +69,8 @@ pub fn project() -> PathBuf {
 pub struct Platform {
     process: Option<Child>,
     state: PathBuf,
+    /// Where its stderr goes.
+    log: PathBuf,
     /// `https://127.0.0.1:PORT`.
     pub url: String,
     port: u16,
@@ -97,9 +99,31 @@ impl Platform {
         let state = dir.path().join("state");
         seed_cache(&state)?;
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let program = binary();
+        let (program, log) = (binary(), state.with_extension("log"));
         let mut platform =
-            Self { process: None, state, url: String::new(), port: 0, extra, program, user: None, _dir: dir };
+            Self { process: None, log, state, url: String::new(), port: 0, extra, program, user: None, _dir: dir };
+        platform.launch()?;
+        Ok(platform)
+    }
+
+    /// Starts a platform on this state directory, which must not exist yet. Its log lies elsewhere.
+    ///
+    /// # Errors
+    /// As [`Platform::start`].
+    pub fn start_at(state: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("casemate-test-").tempdir()?;
+        seed_cache(state)?;
+        let mut platform = Self {
+            process: None,
+            state: state.to_owned(),
+            log: dir.path().join("state.log"),
+            url: String::new(),
+            port: 0,
+            extra: Vec::new(),
+            program: binary(),
+            user: None,
+            _dir: dir,
+        };
         platform.launch()?;
         Ok(platform)
     }
@@ -124,6 +148,7 @@ impl Platform {
         let state = home.join("state");
         let mut platform = Self {
             process: None,
+            log: state.with_extension("log"),
             state,
             url: String::new(),
             port: 0,
@@ -151,7 +176,7 @@ impl Platform {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(&self.extra)
             .stdout(Stdio::piped())
-            .stderr(Stdio::from(fs::File::options().create(true).append(true).open(self.log_path())?))
+            .stderr(Stdio::from(fs::File::options().create(true).append(true).open(&self.log)?))
             .spawn()?;
         let stdout = process.stdout.take().context("stdout is piped")?;
         let (sender, receiver) = mpsc::channel();
@@ -179,14 +204,10 @@ impl Platform {
         &self.state
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.state.with_extension("log")
-    }
-
     /// What the platform wrote on stderr.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The platform's process id.

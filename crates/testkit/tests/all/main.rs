@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod demo;
+mod disk_full;
 mod kill;
+mod limits;
 mod roles;
 mod rollout;
 mod sdk;
