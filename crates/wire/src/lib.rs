@@ -7,5 +7,7 @@ pub mod artifact;
 pub mod client;
 pub mod entity;
 pub mod envelope;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod operation;
 pub mod yaml;
