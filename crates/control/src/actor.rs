@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use casemate_model::{Fault, OperationStatus, Resource, ResourceId, operation::OperationKind};
+use casemate_model::{Fault, Operation, OperationStatus, Resource, ResourceId};
 use casemate_runtime::Backend;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -189,14 +189,14 @@ impl<B: Backend> Work<B> {
         status: OperationStatus,
     ) -> Result<(), Fault> {
         let pending = self.shared.store.operations_pending().await?;
-        let mine = |kind| kind == OperationKind::Put;
-        let waiting: Vec<_> = pending
-            .iter()
-            .filter(|operation| {
-                operation.resource == self.id && mine(operation.kind) && operation.generation <= deployment.generation
-            })
-            .collect();
-        self.shared.finish_put(deployment, observed, &waiting, status).await
+        let state = if status == OperationStatus::Succeeded { "Succeeded" } else { "Failed" };
+        // A later wish took the place of the earlier ones before they were reached.
+        let outcome = |operation: &Operation| {
+            if operation.generation == deployment.generation { status.clone() } else { OperationStatus::Canceled }
+        };
+        let waiting =
+            crate::waiting(&pending, deployment).map(|operation| (operation.id, outcome(operation))).collect();
+        self.shared.finish_put(deployment, state, observed, waiting).await
     }
 
     /// Drains the instances of a deleted deployment, or stops them at the platform's end.

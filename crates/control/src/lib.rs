@@ -32,6 +32,7 @@ use casemate_store::{Filter, Store};
 use serde_json::{Map, json};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{board::Board, certificates::Certificates};
 
@@ -178,17 +179,13 @@ impl<B: Backend> Control<B> {
     /// Reports endpoints as done whose wish is now in the published route table.
     async fn finish_endpoints(&self, endpoints: &[Resource], pending: &[Operation]) -> Result<(), Fault> {
         for endpoint in endpoints.iter().filter(|endpoint| !endpoint.deleting) {
-            let waiting: Vec<&Operation> = pending
-                .iter()
-                .filter(|operation| operation.resource == endpoint.id && operation.kind == OperationKind::Put)
-                .filter(|operation| operation.generation <= endpoint.generation)
-                .collect();
-            if waiting.is_empty() {
-                continue;
+            // What an earlier wish or a key's renewal asked for is in the same table, unless a later wish overwrote it.
+            let waiting: Vec<_> =
+                waiting(pending, endpoint).map(|operation| (operation.id, OperationStatus::Succeeded)).collect();
+            if !waiting.is_empty() {
+                let observed = self.endpoint_addresses(endpoint.name());
+                self.shared.finish_put(endpoint, "Succeeded", observed, waiting).await?;
             }
-            self.shared
-                .finish_put(endpoint, self.endpoint_addresses(endpoint.name()), &waiting, OperationStatus::Succeeded)
-                .await?;
         }
         Ok(())
     }
@@ -210,17 +207,21 @@ impl<B: Backend> Control<B> {
     }
 }
 
+/// The pending operations that a resource at its present generation settles.
+fn waiting<'a>(pending: &'a [Operation], resource: &'a Resource) -> impl Iterator<Item = &'a Operation> {
+    let puts = pending.iter().filter(|operation| operation.kind == OperationKind::Put);
+    puts.filter(|operation| operation.resource == resource.id && operation.generation <= resource.generation)
+}
+
 impl<B: Backend> Shared<B> {
-    /// Writes what was seen of a resource and ends the operations that waited for it, in one transaction. Operations
-    /// of an earlier generation end as canceled: a later wish took their place.
+    /// Writes what was seen of a resource and ends the operations that waited for it, in one transaction.
     async fn finish_put(
         &self,
         resource: &Resource,
+        state: &str,
         mut observed: Map<String, serde_json::Value>,
-        waiting: &[&Operation],
-        status: OperationStatus,
+        waiting: Vec<(Uuid, OperationStatus)>,
     ) -> Result<(), Fault> {
-        let state = if status == OperationStatus::Succeeded { "Succeeded" } else { "Failed" };
         observed.insert("provisioningState".to_owned(), json!(state));
         let mut tx = self.store.begin().await?;
         // A newer wish may have been written since this round began; then it is not for this round to report.
@@ -229,10 +230,8 @@ impl<B: Backend> Shared<B> {
             return Ok(());
         }
         tx.resource_observe(&resource.id, observed).await?;
-        for operation in waiting {
-            let latest = operation.generation == resource.generation;
-            tx.operation_finish(operation.id, if latest { status.clone() } else { OperationStatus::Canceled }, None)
-                .await?;
+        for (operation, status) in waiting {
+            tx.operation_finish(operation, status, None).await?;
         }
         tx.commit().await?;
         Ok(())
