@@ -130,7 +130,10 @@ fn checked_rule(name: &str, rule: &Value) -> Result<Value, Fault> {
         "FQDN" => {
             let host = rule["destination"].as_str().unwrap_or_default();
             if !is_host_pattern(host) {
-                return bad("destination", format!("'{host}' is not a host name such as pypi.org or *.example.com."));
+                return bad(
+                    "destination",
+                    format!("'{host}' is not a host name such as packages.example.com or *.example.com."),
+                );
             }
             kept["destination"] = host.to_lowercase().into();
         }
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn rules_that_are_kept() {
         for rule in [
-            json!({"type": "FQDN", "destination": "PyPI.org"}),
+            json!({"type": "FQDN", "destination": "Packages.Example.com"}),
             json!({"type": "fqdn", "destination": "*.example.com", "category": "UserDefined"}),
             json!({"type": "ServiceTag", "destination": {"serviceTag": "AzureMonitor", "protocol": "tcp", "portRanges": "80, 8080-8089"}}),
             json!({"type": "ServiceTag", "destination": {"addressPrefixes": ["10.0.0.0/8", "::1"], "protocol": "*", "portRanges": "*"}}),

@@ -164,14 +164,15 @@ async fn outbound_rules() {
     let world = World::new().await;
     let group = world.group("g").await;
     let path = format!("{group}/{ML}/wsp");
-    let rule = json!({"properties": {"type": "FQDN", "destination": "pypi.org", "category": "UserDefined"}});
+    let rule =
+        json!({"properties": {"type": "FQDN", "destination": "packages.example.com", "category": "UserDefined"}});
     let body = json!({"location": "local", "properties": {"managedNetwork": {
         "isolationMode": "AllowOnlyApprovedOutbound",
         "outboundRules": {"first": rule["properties"]},
     }}});
     let made = world.call("PUT", &path, body).await.expect(200);
     let network = &made["properties"]["managedNetwork"];
-    assert_eq!(network["outboundRules"]["first"]["destination"], "pypi.org");
+    assert_eq!(network["outboundRules"]["first"]["destination"], "packages.example.com");
     assert_eq!(
         (network["status"]["status"].as_str(), network["outboundRules"]["first"]["status"].as_str()),
         (Some("Inactive"), Some("Inactive"))

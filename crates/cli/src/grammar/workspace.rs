@@ -152,7 +152,7 @@ pub(crate) enum RuleCommand {
         visible_alias = "create",
         alias = "update",
         after_help = "Examples:
-  casemate ml workspace outbound-rule set --workspace-name ws --rule pypi --type fqdn --destination pypi.org
+  casemate ml workspace outbound-rule set --workspace-name ws --rule pypi --type fqdn --destination packages.example.com
   casemate ml workspace outbound-rule set --workspace-name ws --rule blob --type private_endpoint \\
     --service-resource-id ID --subresource-target blob"
     )]

@@ -16,7 +16,7 @@ v1_legacy_mode: false
 managed_network:
   isolation_mode: allow_only_approved_outbound
   outbound_rules:
-    - {name: pypi, type: fqdn, destination: pypi.org}
+    - {name: pypi, type: fqdn, destination: packages.example.com}
     - {name: tag, type: service_tag, destination: {service_tag: DataFactory, protocol: TCP, port_ranges: '80,8080-8089'}}
     - {name: pe, type: private_endpoint, destination: {service_resource_id: /subscriptions/s/x, subresource_target: blob}, fqdns: [a.b]}
     - {name: made, type: fqdn, destination: x.y, category: required, status: Active}
@@ -52,7 +52,7 @@ fn the_template_holds_all_that_is_needed() {
     assert_eq!(
         made["managedNetwork"],
         json!({"isolationMode": "AllowOnlyApprovedOutbound", "outboundRules": {
-            "pypi": {"type": "FQDN", "category": "UserDefined", "destination": "pypi.org"},
+            "pypi": {"type": "FQDN", "category": "UserDefined", "destination": "packages.example.com"},
             "tag": {"type": "ServiceTag", "category": "UserDefined",
                 "destination": {"serviceTag": "DataFactory", "protocol": "TCP", "portRanges": "80,8080-8089"}},
             "pe": {"type": "PrivateEndpoint", "category": "UserDefined", "fqdns": ["a.b"],
