@@ -184,11 +184,11 @@ fn canonical_parts(path: &str) -> Result<Vec<String>, Fault> {
         let decoded = percent_decode_str(part)
             .decode_utf8()
             .map_err(|_| Fault::invalid("InvalidResourceId", "The path has a part that is not UTF-8 when decoded."))?;
-        if decoded.contains('/') {
-            return Err(Fault::invalid(
-                "InvalidResourceId",
-                format!("The part '{decoded}' of the path holds a slash."),
-            ));
+        let odd = |c: char| c.is_control() || "/<>%&?#\\".contains(c);
+        if decoded.contains(odd) || matches!(&*decoded, "." | "..") {
+            let shown: String = decoded.chars().filter(|c| !c.is_control()).take(100).collect();
+            let message = format!("The part '{shown}' of the path holds a character that names can't have.");
+            return Err(Fault::invalid("InvalidResourceId", message));
         }
         parts.push(decoded.into_owned());
     }

@@ -1,5 +1,6 @@
 //! A management API over real parts in a scratch directory, for tests and fuzzing.
 #![expect(clippy::unwrap_used, reason = "built for tests and for fuzzing only")]
+#![cfg_attr(not(test), allow(dead_code, reason = "fuzzing uses less of it than tests do"))]
 
 use std::{
     io,

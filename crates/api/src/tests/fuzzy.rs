@@ -211,6 +211,13 @@ proptest! {
     }
 
     #[test]
+    fn paths_below_a_subscription(tail in "(/(resourceGroups|providers|deployments|workspaces|[a-c]|%[0-9A-F]{2}|\\PC){1}){0,8}", query in "(\\?\\$top=[0-9]{0,3})?") {
+        for method in [Method::GET, Method::POST] {
+            fuzz::path(&method, &format!("/subscriptions/5e{tail}{query}"));
+        }
+    }
+
+    #[test]
     fn filters(text in prop_oneof![
         any::<String>(),
         prop::collection::vec(prop::sample::select(vec!["name", " eq ", "'a'", "'", " and ", "(", ")", "atScope()", "5"]), 0..12)
