@@ -1,9 +1,10 @@
-//! The project's own chores: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask bench`.
+//! The project's own chores: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask fuzz`.
 //!
 //! It knows how the project is checked, and nothing of what the project does.
 #![expect(clippy::print_stderr, reason = "a tool for developers talks to them on stderr")]
 
 mod bench;
+mod fuzz;
 mod needs;
 mod project;
 mod shell;
@@ -22,6 +23,8 @@ Usage: cargo xtask <COMMAND>
   tidy            Check what compilers do not: arrows between rooms, paths in ARCHITECTURE.md, words, sizes
   test [--long]   Install what the tests need, then run every check and every test; --long runs their long forms
   bench [NAME]    Run one benchmark in release, or list them
+  fuzz [TARGET] [--seconds N]
+                  Run one fuzz target, or all of them, each for N seconds (10); needs nightly
 ";
 
 fn main() -> ExitCode {
@@ -42,13 +45,16 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["test", "--long"] => test::run(&Project::load()?, true),
         ["bench"] => bench::list(&Project::load()?),
         ["bench", name] => bench::run(&Project::load()?, name),
-        ["help" | "--help" | "-h"] => {
-            eprint!("{USAGE}");
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => {
-            eprint!("{USAGE}");
-            Ok(ExitCode::from(2))
-        }
+        ["fuzz", rest @ ..] => match fuzz::Wish::read(rest) {
+            Some(wish) => fuzz::run(&Project::load()?, &wish).map(|()| ExitCode::SUCCESS),
+            None => Ok(usage(2)),
+        },
+        ["help" | "--help" | "-h"] => Ok(usage(0)),
+        _ => Ok(usage(2)),
     }
+}
+
+fn usage(code: u8) -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(code)
 }

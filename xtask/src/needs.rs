@@ -63,14 +63,27 @@ pub fn cargo_tools() -> Result<()> {
             shell::step(&format!("install {component}"), rustup.args(["component", "add", component]))?;
         }
     }
-    if shell::succeeds(Command::new(cargo()).args(["nextest", "--version"])) {
+    cargo_command("nextest")
+}
+
+/// Makes sure of cargo-fuzz.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub fn cargo_fuzz() -> Result<()> {
+    cargo_command("fuzz")
+}
+
+fn cargo_command(name: &str) -> Result<()> {
+    if shell::succeeds(Command::new(cargo()).args([name, "--version"])) {
         return Ok(());
     }
+    let package = format!("cargo-{name}");
     let mut install = Command::new(cargo());
-    install.args(["install", "cargo-nextest", "--locked"]);
+    install.args(["install", &package, "--locked"]);
     // Its own build must not land among ours, nor rebuild ours.
     install.env_remove("CARGO_TARGET_DIR");
-    shell::step("install cargo-nextest (once, some minutes)", &mut install)
+    shell::step(&format!("install {package} (once, some minutes)"), &mut install)
 }
 
 /// Makes sure of a Python with the clients that the end-to-end tests drive, and gives its interpreter. It is made once

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::{
-    needs,
+    fuzz, needs,
     project::{Project, cargo},
     shell, tidy,
 };
@@ -29,6 +29,9 @@ pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
     failed.extend(shell::step("format", &mut cargo(&["fmt", "--all", "--check"])).err());
     failed.extend(tidy::check(project).err());
     failed.extend(shell::step("lints", &mut cargo(&clippy)).err());
+    if long {
+        failed.extend(fuzz_all(project).err());
+    }
     // The same targets that nextest builds, so that nothing is compiled twice, and the program beside them.
     shell::step("build", &mut cargo(&["build", "--workspace", "--bins", "--tests"]))?;
     for error in &failed {
@@ -44,4 +47,13 @@ pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
     }
     let passed = tests.status()?.success();
     Ok(if passed && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn fuzz_all(project: &Project) -> Result<()> {
+    eprintln!("==> fuzz");
+    if fuzz::is_possible() {
+        return fuzz::run(project, &fuzz::Wish::all());
+    }
+    eprintln!("    fuzz: skipped, since there is no nightly toolchain; get one with: rustup toolchain install nightly");
+    Ok(())
 }

@@ -92,10 +92,19 @@ pub fn check_file(root: &Path, path: &Path, private: &[String], problems: &mut V
         told(None, "does not open with '//!': say why it exists and what it refuses to do".to_owned());
     }
     let unfinished = unfinished(ending);
+    let mut fenced = false;
     for (index, line) in text.split('\n').enumerate() {
         let at = Some(index + 1);
         if line.contains('\r') {
             told(at, "has a carriage return; end lines with a line feed alone".to_owned());
+        }
+        if ending == "rs"
+            && let Some(fence) = doc_fence(line)
+        {
+            fenced = !fenced;
+            if fenced && matches!(fence, "" | "rust" | "no_run") {
+                told(at, "is an example that nothing runs: mark it as ```text, and write a test".to_owned());
+            }
         }
         for word in private.iter().filter(|word| line.contains(*word)) {
             told(at, format!("holds '{word}', a path of this machine"));
@@ -105,6 +114,13 @@ pub fn check_file(root: &Path, path: &Path, private: &[String], problems: &mut V
         }
     }
     Ok(())
+}
+
+/// What follows the fence that opens or closes a block in a doc comment.
+fn doc_fence(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let comment = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))?;
+    comment.trim().strip_prefix("```")
 }
 
 /// Marks of unfinished work. Put together here, so that this file does not hold them itself.
@@ -138,6 +154,11 @@ mod tests {
             ("e/why.rs", format!("    {} = \"slow\"]\n", unfinished("rs")[4]), 1),
             ("e/word.md", format!("{} later\n", unfinished("md")[0]), 1),
             ("e/word.md.png", format!("{} later\n", unfinished("md")[0]), 0),
+            (
+                "e/doc.rs",
+                "//! x\n//! ```text\n//! a\n//! ```\n/// ```\n/// f();\n/// ```\n/// ```rust\n/// ```\n".to_owned(),
+                2,
+            ),
             ("f/dos.yml", "a: 1\r\nb: 2\r\nc: 3\n".to_owned(), 2),
             ("f/mac.md", "a\rb\n".to_owned(), 1),
             ("f/no_end.md", "a".to_owned(), 1),

@@ -1,0 +1,4 @@
+//! `$filter`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|text: &str| casemate_api::fuzz::filter(text));
