@@ -89,13 +89,14 @@ fn place(location: &Location) -> String {
     format!("line {}, column {}", location.line(), location.column())
 }
 
-fn fault(message: String) -> Fault {
-    super::failure::invalid(message)
+/// A refusal; what is told of the file's text may hold addresses with credentials.
+fn fault(message: impl AsRef<str>) -> Fault {
+    super::failure::invalid(super::mask::mask_urls(message.as_ref()))
 }
 
 fn bad_entry(text: &str, location: &Location, reason: &str) -> Fault {
-    let shown: String = text.chars().take(120).collect();
-    let (shown, reason) = (super::mask::mask_urls(&shown), super::mask::mask_urls(reason));
+    // Masked before it is cut: half an address does not look like one.
+    let shown: String = super::mask::mask_urls(text).chars().take(120).collect();
     fault(format!("The dependency '{shown}' of the conda file ({}) can't be used: {reason}.", place(location)))
         .at("condaFile")
 }
@@ -223,6 +224,7 @@ mod tests {
             ("name: [a]\n", "line 1"),
             ("name: a\nname: b\n", "line 2"),
             ("dependencies:\n  - pip:\n    - --index-url ftp://user:hunter2@example.org\n", "http and https"),
+            ("dependencies:\n  - 'https://u:hunter2@h/':\n", "not understood"),
             ("dependencies:\n  - pip:\n    - -ihttps://user:hunter2@example.org\n", "is not supported"),
         ];
         for (text, expected) in cases {
@@ -231,6 +233,8 @@ mod tests {
             assert!(fault.message.contains(expected), "{text:?}: {}", fault.message);
             assert!(!fault.message.contains("hunter2"), "{}", fault.message);
         }
+        let long = format!("dependencies:\n  - pip:\n    - -ihttps://user:hunter2{}@example.org\n", "x".repeat(200));
+        assert!(!CondaFile::parse(&long).unwrap_err().message.contains("hunter2"));
         assert!(CondaFile::parse(&" ".repeat(MAX_BYTES + 1)).is_err());
         let many = format!("dependencies:\n{}", "- six\n".repeat(MAX_ENTRIES + 1));
         assert!(CondaFile::parse(&many).unwrap_err().message.contains("at most"));
