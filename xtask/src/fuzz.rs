@@ -112,7 +112,12 @@ fn fuzz(command: &mut Command, name: &str, kept: &Path, home: &Path, seconds: u3
     }
     let at = said.find("panicked at").map_or(said.len().saturating_sub(2000), |at| said[..at].rfind('\n').unwrap_or(0));
     let at = (0..=at).rev().find(|at| said.is_char_boundary(*at)).unwrap_or(0);
-    let shown: Vec<&str> = said[at..].lines().filter(|line| !line.trim().is_empty()).take(12).collect();
+    let shown: Vec<&str> = said[at..]
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .take_while(|line| !line.starts_with("stack backtrace"))
+        .take(12)
+        .collect();
     bail!("{name} ({status}), all of it in {}:\n{}", log.display(), shown.join("\n"))
 }
 

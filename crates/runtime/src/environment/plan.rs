@@ -78,7 +78,7 @@ impl Plan {
         if !file.channels.is_empty() {
             plan.notes.push(format!(
                 "Packages come from the Python package index instead of the channels {}.",
-                mask_urls(&file.channels.join(", "))
+                file.channels.join(", ")
             ));
         }
         for entry in file.conda {
@@ -91,6 +91,8 @@ impl Plan {
             }
         }
         plan.add_server();
+        // Channels, sections and entries are told as they were written.
+        plan.notes.iter_mut().chain(&mut plan.warnings).for_each(|said| *said = mask_urls(said));
         Ok(plan)
     }
 
