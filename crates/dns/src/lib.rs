@@ -1,0 +1,1 @@
+//! The platform's DNS server: each client gets the answers of the network it asks from.

@@ -1,0 +1,1 @@
+//! Virtual networks on this machine: their addresses, bridges and private listeners.
