@@ -11,6 +11,7 @@ pub mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod id;
+pub mod inbound;
 pub mod instance_type;
 pub mod operation;
 pub mod resource;
