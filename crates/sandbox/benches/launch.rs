@@ -49,6 +49,7 @@ fn launch(launcher: &Launcher, program: &str, args: &[&str]) -> Sandbox {
         cwd: "/".into(),
         mounts: Vec::new(),
         network: Network::Isolated,
+        installer_config: false,
         limits: Limits { memory_bytes: 256 << 20, milli_cpus: 2000, pids: 64, scratch_bytes: 64 << 20 },
         stdout: null(),
         stderr: null(),

@@ -48,7 +48,7 @@ const COPIED: [&str; 12] = [
     "/etc/ssl/openssl.cnf",
     "/etc/pki/tls/openssl.cnf",
 ];
-/// With the host's network: the package installers' own configuration.
+/// Where the spec asks for it: the package installers' own configuration.
 const INSTALLERS: [&str; 3] = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf", "/etc/uv/uv.toml"];
 const HOME_INSTALLERS: [&str; 3] = [".config/pip/pip.conf", ".pip/pip.conf", ".config/uv/uv.toml"];
 
@@ -60,7 +60,7 @@ pub fn collect(plan: &Plan) -> Vec<(PathBuf, Etc)> {
     let mut entries = written(plan);
     entries.extend(BOUND.iter().map(Path::new).filter(|path| path.exists()).filter_map(bound));
     entries.extend(COPIED.iter().map(Path::new).filter_map(|path| Some((path.to_owned(), copied(path)?))));
-    if plan.network == Network::Host {
+    if plan.installer_config {
         entries.extend(INSTALLERS.iter().map(Path::new).filter_map(|path| Some((path.to_owned(), text(path)?))));
     }
     entries
@@ -68,7 +68,7 @@ pub fn collect(plan: &Plan) -> Vec<(PathBuf, Etc)> {
 
 /// The installers' configuration in the platform user's home, to be placed at the same names in the payload's home.
 pub fn home_files(plan: &Plan) -> Vec<(PathBuf, Vec<u8>)> {
-    let Some(home) = plan.home.as_deref().filter(|_| plan.network == Network::Host) else { return Vec::new() };
+    let Some(home) = plan.home.as_deref().filter(|_| plan.installer_config) else { return Vec::new() };
     HOME_INSTALLERS.iter().filter_map(|name| Some((PathBuf::from(name), content(&home.join(name))?))).collect()
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use crate::plan::Ids;
     use crate::spec::Limits;
 
-    fn plan(network: Network, home: &Path) -> Plan {
+    fn plan(network: Network, installer_config: bool, home: &Path) -> Plan {
         Plan {
             name: "t".into(),
             program: None,
@@ -137,6 +137,7 @@ mod tests {
             cwd: "/".into(),
             mounts: vec![],
             network,
+            installer_config,
             limits: Limits { memory_bytes: 1, milli_cpus: 1, pids: 1, scratch_bytes: 1 },
             scratch: "/".into(),
             home: Some(home.to_owned()),
@@ -146,21 +147,21 @@ mod tests {
     }
 
     #[test]
-    fn installers_find_their_configuration_only_with_the_hosts_network() {
+    fn installers_find_their_configuration_only_where_it_is_asked_for() {
         let home = tempfile::tempdir().unwrap();
         let config = home.path().join(".config/pip");
         std::fs::create_dir_all(&config).unwrap();
         std::fs::write(config.join("pip.conf"), "[global]\n").unwrap();
-        let found = home_files(&plan(Network::Host, home.path()));
+        let found = home_files(&plan(Network::Isolated, true, home.path()));
         assert_eq!(found, [(PathBuf::from(".config/pip/pip.conf"), b"[global]\n".to_vec())]);
-        assert!(home_files(&plan(Network::Isolated, home.path())).is_empty());
+        assert!(home_files(&plan(Network::Host, false, home.path())).is_empty());
     }
 
     #[test]
     fn accounts_and_keys_of_the_host_stay_outside() {
         let home = Path::new("/nowhere");
         for network in [Network::Host, Network::Isolated] {
-            for (path, entry) in collect(&plan(network, home)) {
+            for (path, entry) in collect(&plan(network, true, home)) {
                 let text = path.to_string_lossy();
                 assert!(!["shadow", "private", "machine-id"].iter().any(|word| text.contains(word)), "{text}");
                 let is_account = text.ends_with("/passwd") || text.ends_with("/group");

@@ -55,6 +55,7 @@ fn spec(plan: Plan) {
         cwd: plan.cwd,
         mounts: plan.mounts,
         network: plan.network,
+        installer_config: plan.installer_config,
         limits: plan.limits,
         stdout: null(),
         stderr: null(),
@@ -86,7 +87,7 @@ mod tests {
     }
 
     fn plan(program: &str, target: &str) -> String {
-        json!({"name": "n", "program": program, "args": ["a"], "env": [["A", "b"]], "cwd": "/", "network": "Isolated",
+        json!({"name": "n", "program": program, "args": ["a"], "env": [["A", "b"]], "cwd": "/", "network": "Isolated", "installer_config": true,
             "mounts": [{"source": "/srv", "target": target, "access": "ReadOnly"}],
             "limits": {"memory_bytes": 1_u64 << 30, "milli_cpus": 1000, "pids": 10, "scratch_bytes": 1},
             "scratch": "/tmp", "home": null, "ids": {"payload": 1, "init": null}, "unmapped_memory_refused": false})

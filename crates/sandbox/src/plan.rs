@@ -33,6 +33,7 @@ pub struct Plan {
     pub cwd: PathBuf,
     pub mounts: Vec<Mount>,
     pub network: Network,
+    pub installer_config: bool,
     pub limits: Limits,
     /// The directory over which the new root is mounted (privately).
     pub scratch: PathBuf,

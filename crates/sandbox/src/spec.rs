@@ -28,6 +28,9 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// Which network it lives in.
     pub network: Network,
+    /// Whether the payload finds the package installers' configuration of the host and of the platform's user: which
+    /// index to ask, and by which certificates. For environment builds.
+    pub installer_config: bool,
     /// What it may use.
     pub limits: Limits,
     /// Becomes descriptor 1; a pipe also becomes the payload's, so that it can be opened by name. Nothing else is
@@ -176,6 +179,7 @@ mod tests {
             cwd: "/".into(),
             mounts: vec![],
             network: Network::Isolated,
+            installer_config: false,
             limits: Limits { memory_bytes: 64 << 20, milli_cpus: 1000, pids: 8, scratch_bytes: 1 << 20 },
             stdout: null(),
             stderr: null(),

@@ -169,6 +169,7 @@ impl Workshop {
             cwd: PathBuf::from("/tmp"),
             mounts: self.mounts.iter().chain(&command.mounts).cloned().collect(),
             network: command.network,
+            installer_config: command.network == Network::Host,
             limits: Limits { memory_bytes: MEMORY_BYTES, milli_cpus, pids: PIDS, scratch_bytes: SCRATCH_BYTES },
             stdout,
             stderr,

@@ -53,6 +53,7 @@ impl Process {
             cwd: layout.cwd.clone(),
             mounts: layout.mounts.clone(),
             network: Network::Isolated,
+            installer_config: false,
             limits,
             stdout,
             stderr,

@@ -120,6 +120,7 @@ impl World {
             cwd: "/tmp".into(),
             mounts: environment.mounts.iter().map(mount).collect(),
             network: Network::Isolated,
+            installer_config: false,
             limits: Limits { memory_bytes: 2 << 30, milli_cpus: 2000, pids: 128, scratch_bytes: 64 << 20 },
             stdout: stdout.into(),
             stderr: stderr.into(),

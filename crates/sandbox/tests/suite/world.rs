@@ -85,6 +85,7 @@ impl World {
             cwd: "/tmp".into(),
             mounts: Vec::new(),
             network: Network::Isolated,
+            installer_config: false,
             limits: Limits { memory_bytes: 512 << 20, milli_cpus: 2000, pids: 64, scratch_bytes: 64 << 20 },
             stdout: stdout_end,
             stderr: stderr_end,

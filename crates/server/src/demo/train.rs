@@ -50,6 +50,7 @@ fn train(launcher: &Launcher, files: &Path, environment: &PreparedEnvironment) -
         cwd: "/train".into(),
         mounts,
         network: Network::Isolated,
+        installer_config: false,
         limits: Limits { memory_bytes: 2 << 30, milli_cpus: 2000, pids: 64, scratch_bytes: 256 << 20 },
         stdout: stdout.into(),
         stderr: stderr.into(),
