@@ -39,7 +39,7 @@ impl OutboundRule {
     }
 
     fn from_fields(fields: &Fields<'_>) -> Option<Self> {
-        fields.ignore(&["category", "status", "parent_rule_names", "id", "resourceGroup"]);
+        fields.ignore(&["category", "status", "error_information", "parent_rule_names", "id", "resourceGroup"]);
         let name = fields.text("name");
         fields.require("name", name.is_some());
         let kind = fields.choice(
@@ -49,7 +49,15 @@ impl OutboundRule {
         fields.require("type", fields.node("type").is_some());
         fields.require("destination", fields.node("destination").is_some());
         let body = match kind? {
-            Kind::Fqdn => json!({"type": "FQDN", "category": "UserDefined", "destination": fields.text("destination")}),
+            Kind::Fqdn => {
+                let mut body =
+                    json!({"type": "FQDN", "category": "UserDefined", "destination": fields.text("destination")});
+                // The original has no ports here, so they travel in a place of our own, which its clients let pass.
+                if let Some(ports) = fields.text("port_ranges") {
+                    body["casemate"] = json!({"portRanges": ports});
+                }
+                body
+            }
             Kind::ServiceTag => service_tag(fields.nested("destination")?),
             Kind::PrivateEndpoint => {
                 let mut body = private_endpoint(fields.nested("destination")?);
@@ -80,7 +88,10 @@ impl OutboundRule {
             ("type", snake("/type")),
             ("category", snake("/category")),
             ("status", show::copy(rule, "/status")),
+            ("error_information", show::copy(rule, "/errorInformation")),
+            ("parent_rule_names", show::copy(rule, "/parentRuleNames")),
             ("destination", destination),
+            ("port_ranges", show::copy(rule, "/casemate/portRanges")),
             ("fqdns", show::copy(rule, "/fqdns")),
         ])
     }

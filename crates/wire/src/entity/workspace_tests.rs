@@ -17,6 +17,7 @@ managed_network:
   isolation_mode: allow_only_approved_outbound
   outbound_rules:
     - {name: pypi, type: fqdn, destination: packages.example.com}
+    - {name: db, type: fqdn, destination: db.example.com, port_ranges: 5432}
     - {name: tag, type: service_tag, destination: {service_tag: DataFactory, protocol: TCP, port_ranges: '80,8080-8089'}}
     - {name: pe, type: private_endpoint, destination: {service_resource_id: /subscriptions/s/x, subresource_target: blob}, fqdns: [a.b]}
     - {name: made, type: fqdn, destination: x.y, category: required, status: Active}
@@ -53,6 +54,7 @@ fn the_template_holds_all_that_is_needed() {
         made["managedNetwork"],
         json!({"isolationMode": "AllowOnlyApprovedOutbound", "outboundRules": {
             "pypi": {"type": "FQDN", "category": "UserDefined", "destination": "packages.example.com"},
+            "db": {"type": "FQDN", "category": "UserDefined", "destination": "db.example.com", "casemate": {"portRanges": "5432"}},
             "tag": {"type": "ServiceTag", "category": "UserDefined",
                 "destination": {"serviceTag": "DataFactory", "protocol": "TCP", "portRanges": "80,8080-8089"}},
             "pe": {"type": "PrivateEndpoint", "category": "UserDefined", "fqdns": ["a.b"],
@@ -82,7 +84,9 @@ fn shown() {
         "location": "local", "tags": null, "identity": {"type": "SystemAssigned", "principalId": "p"},
         "properties": {"friendlyName": "w", "publicNetworkAccess": "Enabled", "containerRegistry": null, "v1LegacyMode": false,
             "managedNetwork": {"isolationMode": "AllowOnlyApprovedOutbound", "status": {"status": "Active", "sparkReady": false},
-                "outboundRules": {"pe": {"type": "PrivateEndpoint", "category": "Required", "status": "Active",
+                "outboundRules": {"db": {"type": "FQDN", "category": "UserDefined", "status": "Active", "destination": "db.example.com",
+                    "casemate": {"portRanges": "5432"}},
+                  "pe": {"type": "PrivateEndpoint", "category": "Required", "status": "Failed", "errorInformation": "gone",
                     "destination": {"serviceResourceId": "/x", "subresourceTarget": "blob", "sparkEnabled": false}}}}}});
     let shown = Workspace::show(&arm);
     assert_eq!(shown["resource_group"], "g");
@@ -91,12 +95,16 @@ fn shown() {
     assert_eq!(
         shown["managed_network"],
         json!({"isolation_mode": "allow_only_approved_outbound", "status": {"status": "Active", "spark_ready": false},
-            "outbound_rules": [{"name": "pe", "type": "private_endpoint", "category": "required", "status": "Active",
+            "outbound_rules": [{"name": "db", "type": "fqdn", "category": "user_defined", "status": "Active",
+                "destination": "db.example.com", "port_ranges": "5432"},
+                {"name": "pe", "type": "private_endpoint", "category": "required", "status": "Failed", "error_information": "gone",
                 "destination": {"service_resource_id": "/x", "subresource_target": "blob", "spark_enabled": false}}]})
     );
     // What is shown can be read back; the platform's own rules are left out.
     let again = Workspace::read(&Document::from_shown(&shown, "w")).unwrap();
-    assert!(again.managed_network.unwrap().rules.is_empty());
+    let rules = again.managed_network.unwrap().rules;
+    assert_eq!(rules.len(), 1);
+    assert_eq!(rules[0].body["casemate"], json!({"portRanges": "5432"}));
 }
 
 #[test]
