@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("curl", &["curl", "--version"]),
     ("ca-certificates", &["test", "-s", "/etc/ssl/certs/ca-certificates.crt"]),
     ("openssl", &["openssl", "version"]),
+    ("iproute2", &["ip", "-V"]),
 ];
 
 /// Makes sure of the Debian packages. Installing asks for root.

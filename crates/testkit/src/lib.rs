@@ -4,6 +4,7 @@
 pub mod load;
 pub mod rest;
 pub mod sample;
+pub mod world;
 
 use std::{
     collections::BTreeMap,
@@ -78,6 +79,8 @@ pub struct Platform {
     program: PathBuf,
     /// Run as this user, when it isn't the test's own.
     user: Option<u32>,
+    /// What stands before every command: enters a network namespace.
+    enter: Vec<String>,
     _dir: TempDir,
 }
 
@@ -100,10 +103,41 @@ impl Platform {
         seed_cache(&state)?;
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
         let (program, log) = (binary(), state.with_extension("log"));
-        let mut platform =
-            Self { process: None, log, state, url: String::new(), port: 0, extra, program, user: None, _dir: dir };
+        let enter = Vec::new();
+        let mut platform = Self {
+            process: None,
+            log,
+            state,
+            url: String::new(),
+            port: 0,
+            extra,
+            program,
+            user: None,
+            enter,
+            _dir: dir,
+        };
         platform.launch()?;
         Ok(platform)
+    }
+
+    /// Moves the platform, which must not run, behind the commands `enter` (see [`world::World::enter`]) and gives it
+    /// further arguments from its next [`Platform::launch`] on.
+    pub fn move_into(&mut self, enter: Vec<String>, extra: &[&str]) {
+        self.enter = enter;
+        self.extra.extend(extra.iter().map(|word| (*word).to_owned()));
+    }
+
+    /// A command that starts `program` where the platform lives.
+    fn spawn(&self, program: &Path) -> Command {
+        let mut words = self.enter.iter().map(String::as_str);
+        match words.next() {
+            Some(first) => {
+                let mut command = Command::new(first);
+                command.args(words).arg(program);
+                command
+            }
+            None => Command::new(program),
+        }
     }
 
     /// Starts a platform on this state directory, which must not exist yet. Its log lies elsewhere.
@@ -122,6 +156,7 @@ impl Platform {
             extra: Vec::new(),
             program: binary(),
             user: None,
+            enter: Vec::new(),
             _dir: dir,
         };
         platform.launch()?;
@@ -155,10 +190,29 @@ impl Platform {
             extra: Vec::new(),
             program,
             user: Some(NOBODY),
+            enter: Vec::new(),
             _dir: dir,
         };
         platform.launch()?;
         Ok(platform)
+    }
+
+    /// `casemate`, by its user.
+    fn up(&self) -> Command {
+        let (Some(user), Some(home)) = (self.user, self.state.parent()) else { return self.spawn(&self.program) };
+        let mut command = if self.enter.is_empty() {
+            let mut command = Command::new(&self.program);
+            command.uid(user).gid(user);
+            command
+        } else {
+            // Only root may enter the namespace, so the user changes after that.
+            let mut command = self.spawn("setpriv".as_ref());
+            command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+            command.arg(&self.program);
+            command
+        };
+        command.env("HOME", home).current_dir(home);
+        command
     }
 
     /// Starts the process again on the same state and port, after [`Platform::kill`] or [`Platform::stop`].
@@ -166,10 +220,7 @@ impl Platform {
     /// # Errors
     /// As [`Platform::start`].
     pub fn launch(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        if let (Some(user), Some(home)) = (self.user, self.state.parent()) {
-            command.uid(user).gid(user).env("HOME", home).current_dir(home);
-        }
+        let mut command = self.up();
         let mut process = command
             .args(["up", "--state"])
             .arg(&self.state)
@@ -267,7 +318,7 @@ impl Platform {
 
     /// A command of the CLI against this platform, with nothing of the caller's own set-up.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.spawn(&binary());
         command
             .args(arguments)
             .env("CASEMATE_STATE", &self.state)
@@ -314,7 +365,8 @@ impl Platform {
     /// # Errors
     /// When it fails; the message holds what it printed.
     pub fn python(&self, script: &str, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(python())
+        let output = self
+            .spawn(&python())
             .arg(project().join("tests/e2e").join(script))
             .args(arguments)
             .envs(self.env()?)
