@@ -6,6 +6,7 @@
 pub mod asset;
 pub mod clock;
 pub mod deployment;
+pub mod egress;
 pub mod endpoint;
 pub mod fault;
 #[cfg(any(test, fuzzing))]
@@ -13,6 +14,7 @@ pub mod fuzz;
 pub mod id;
 pub mod inbound;
 pub mod instance_type;
+pub mod network;
 pub mod operation;
 pub mod resource;
 pub mod route;
