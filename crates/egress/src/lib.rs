@@ -1,1 +1,100 @@
 //! The egress gateway: the only way out of a sandbox, and what it lets through.
+//!
+//! A sandbox has no network of its own. Every TCP connection that its processes open arrives here, on a socket whose
+//! local address is where they wanted to go, and every name that they look up is answered here. The gateway decides by
+//! an [`EgressPolicy`], reads who the client says it talks to (TLS server name, HTTP host), resolves and dials itself,
+//! checks the address it has found, and copies bytes. Each decision is recorded, and made again when the policy changes.
+//!
+//! A connection's phases, in `stream.rs`: accept → original destination → name of a fake address → decision →
+//! inspection (`hello`, `http`) → dialling (`dial`) → relay (`relay`) → the log (`log`, by way of `recorder`).
+//!
+//! What it refuses to do: it never sends a byte upstream before the decision is made on what the client has said, never
+//! dials an address that the decision does not cover whatever a name server says, never ends TLS itself, never lets one
+//! sandbox's load or log keep others waiting, and in doubt it refuses. It holds no policy of its own: that is
+//! `casemate_model::egress`.
+
+mod attach;
+mod buffers;
+mod config;
+mod log;
+mod metadata;
+mod recorder;
+
+use std::{io, sync::Arc};
+
+use casemate_model::{Clock, Fault, FaultKind, egress::EgressPolicy};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::{
+    attach::Attachment,
+    config::{EgressConfig, EgressLimits, EgressSockets, Owner},
+    log::{DecisionLog, LogQuery},
+    metadata::{IdentityToken, InstanceIdentity},
+};
+use crate::{buffers::Shelf, recorder::Recorder};
+
+/// The gateway of one platform. A clone is the same gateway.
+#[derive(Clone)]
+pub struct Gateway(Arc<Shared>);
+
+/// What all sandboxes of a gateway share.
+struct Shared {
+    config: EgressConfig,
+    clock: Clock,
+    log: DecisionLog,
+    shelf: Arc<Shelf>,
+    tasks: TaskTracker,
+}
+
+impl Gateway {
+    /// Opens the decision log and makes the gateway ready.
+    ///
+    /// # Errors
+    /// When the log's directory can't be used, or the name server's address can't be.
+    pub fn new(config: EgressConfig) -> Result<Self, Fault> {
+        let clock = Clock::system();
+        let log = DecisionLog::open(&config.log_dir, clock.clone()).map_err(|error| {
+            let dir = config.log_dir.display();
+            let message = format!(
+                "The decision log cannot be kept: {dir} cannot be made or written ({error}). Make it a directory of the \
+                 platform's user."
+            );
+            Fault::new(FaultKind::Unavailable, "DecisionLogUnavailable", message)
+        })?;
+        Ok(Self(Arc::new(Shared { config, clock, log, shelf: Arc::default(), tasks: TaskTracker::new() })))
+    }
+
+    /// Serves a sandbox through its sockets until the attachment is dropped, which cuts every stream. Must be called
+    /// within a tokio runtime. The decisions follow `policy` as it changes: streams that it no longer allows are cut
+    /// within a second. A sender that is gone leaves the last policy in force.
+    ///
+    /// # Errors
+    /// When the sockets are not what they should be.
+    pub fn attach(
+        &self,
+        sockets: EgressSockets,
+        owner: Owner,
+        policy: watch::Receiver<Arc<EgressPolicy>>,
+        identity: Option<Arc<dyn InstanceIdentity>>,
+    ) -> io::Result<Attachment> {
+        let listener = attach::listener(sockets.tcp)?;
+        let recorder = Arc::new(Recorder::new(self.0.log.clone(), owner, self.0.clock.clone()));
+        let stop = CancellationToken::new();
+        let attachment = attach::attachment(Arc::clone(&recorder), &stop);
+        self.0.tasks.spawn(attach::serve(listener, recorder, stop));
+        Ok(attachment)
+    }
+
+    /// The log of what has been decided.
+    #[must_use]
+    pub fn log(&self) -> &DecisionLog {
+        &self.0.log
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
