@@ -1,0 +1,71 @@
+//! Networks that clients stand in: virtual networks, private endpoints, private DNS zones, and where a request came
+//! from.
+//!
+//! The management API stores them as resources; here they become typed views, once, and one immutable
+//! [`NetworkSnapshot`] of all of them that the DNS server and the private listeners work from. What can't be read is
+//! named and left out, and in doubt closes rather than opens: an approval that can't be read is none. Nothing here
+//! touches an interface, a socket or the store.
+
+mod connection;
+mod endpoint;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod vnet;
+mod zone;
+
+use std::net::IpAddr;
+
+pub use connection::{CONNECTION_TARGETS, ConnectionStatus, connection_type};
+pub use endpoint::PrivateEndpoint;
+pub use snapshot::{EndpointAccess, NetworkSnapshot, SNAPSHOT_TYPES, WorkspaceAccess, ZoneView, parse_caller};
+pub use vnet::{Forwarder, NetworkKind, Subnet, VirtualNetwork, parse_prefix};
+pub use zone::{Record, RecordData, RecordKind, ServiceRecord, Zone, check_record_name, check_zone_name};
+
+use crate::id::ResourceId;
+
+/// The type of a virtual network.
+pub const NETWORK_TYPE: &str = "Microsoft.Network/virtualNetworks";
+/// The type of a subnet.
+pub const SUBNET_TYPE: &str = "Microsoft.Network/virtualNetworks/subnets";
+/// The type of a private endpoint.
+pub const PRIVATE_ENDPOINT_TYPE: &str = "Microsoft.Network/privateEndpoints";
+/// The type of a private endpoint's group of DNS zones.
+pub const ZONE_GROUP_TYPE: &str = "Microsoft.Network/privateEndpoints/privateDnsZoneGroups";
+/// The type of a private DNS zone; its record sets are `privateDnsZones/A` and so on.
+pub const ZONE_TYPE: &str = "Microsoft.Network/privateDnsZones";
+/// The type of the link that makes a zone visible in a network.
+pub const ZONE_LINK_TYPE: &str = "Microsoft.Network/privateDnsZones/virtualNetworkLinks";
+/// The type of a destination outside the platform that was registered as a resource.
+pub const PRIVATE_LINK_SERVICE_TYPE: &str = "Microsoft.Network/privateLinkServices";
+/// The zone in which a workspace's private endpoint has its names.
+pub const WORKSPACE_ZONE: &str = "privatelink.api.azureml.ms";
+
+/// Where a request came from. The proxy puts one into the extensions of every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A listener that everyone may reach.
+    Public {
+        /// The caller's address.
+        caller: IpAddr,
+    },
+    /// A private endpoint's own address.
+    Private {
+        /// The network that the private endpoint's subnet lies in.
+        network: ResourceId,
+        /// The private endpoint.
+        endpoint: ResourceId,
+        /// What the private endpoint leads to.
+        target: ResourceId,
+        /// The caller's address.
+        caller: IpAddr,
+    },
+}
+
+/// The names, relative to [`WORKSPACE_ZONE`], that a workspace's private endpoint has: for all its endpoints, and for
+/// itself.
+#[must_use]
+pub fn workspace_record_names(guid: &str, region: &str) -> [String; 2] {
+    let (guid, region) = (guid.to_ascii_lowercase(), region.to_ascii_lowercase());
+    [format!("*.{guid}.inference.{region}"), format!("{guid}.workspace.{region}")]
+}

@@ -1,0 +1,354 @@
+//! All networks at one moment, read from the store's rows.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::{
+    NETWORK_TYPE, PRIVATE_ENDPOINT_TYPE, SUBNET_TYPE, ZONE_LINK_TYPE, ZONE_TYPE,
+    connection::{CONNECTION_TYPES, ConnectionStatus},
+    endpoint::PrivateEndpoint,
+    vnet::{Forwarder, VirtualNetwork},
+    zone::{Record, RecordData, RecordKind, Zone, check_zone_name},
+};
+use crate::{endpoint::ENDPOINT_TYPE, fault::Fault, id::ResourceId, resource::Resource, workspace::WORKSPACE_TYPE};
+
+/// The types of resources that a snapshot is made of: what to read before calling [`NetworkSnapshot::from_resources`].
+/// Others are ignored there.
+pub const SNAPSHOT_TYPES: [&str; 18] = [
+    NETWORK_TYPE,
+    SUBNET_TYPE,
+    PRIVATE_ENDPOINT_TYPE,
+    CONNECTION_TYPES[0],
+    CONNECTION_TYPES[1],
+    CONNECTION_TYPES[2],
+    CONNECTION_TYPES[3],
+    ZONE_TYPE,
+    ZONE_LINK_TYPE,
+    "Microsoft.Network/privateDnsZones/A",
+    "Microsoft.Network/privateDnsZones/AAAA",
+    "Microsoft.Network/privateDnsZones/CNAME",
+    "Microsoft.Network/privateDnsZones/MX",
+    "Microsoft.Network/privateDnsZones/PTR",
+    "Microsoft.Network/privateDnsZones/SRV",
+    "Microsoft.Network/privateDnsZones/TXT",
+    WORKSPACE_TYPE,
+    ENDPOINT_TYPE,
+];
+
+/// What clients in one network get from DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneView {
+    /// The network.
+    pub network: ResourceId,
+    /// The zones linked to it, ordered by name; of two zones of one name the first linked counts.
+    pub zones: Vec<Zone>,
+    /// Where other names go.
+    pub forwarders: Vec<Forwarder>,
+}
+
+/// An online endpoint, as far as networks are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointAccess {
+    /// Its lower-case name, unique on the platform.
+    pub name: String,
+    /// Whether it may be called at a public listener.
+    pub public_access: bool,
+}
+
+/// Who may reach a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceAccess {
+    /// Its id.
+    pub id: ResourceId,
+    /// Its GUID (`properties.workspaceId`) in lower case, part of its private DNS names.
+    pub guid: String,
+    /// Whether it may be managed from a public listener.
+    pub public_access: bool,
+    /// The callers that public listeners let in; none: all.
+    pub ip_allowlist: Option<Vec<IpNet>>,
+    /// Its online endpoints, ordered by name.
+    pub endpoints: Vec<EndpointAccess>,
+}
+
+/// All networks at one moment. Two snapshots are equal when nothing that matters to DNS or listeners changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSnapshot {
+    /// Virtual networks, ordered by id.
+    pub networks: Vec<VirtualNetwork>,
+    /// Private endpoints, ordered by id, also those that are not approved.
+    pub endpoints: Vec<PrivateEndpoint>,
+    /// One view for each network, in the same order.
+    pub views: Vec<ZoneView>,
+    /// Workspaces, ordered by id.
+    pub workspaces: Vec<WorkspaceAccess>,
+}
+
+impl NetworkSnapshot {
+    /// Reads the rows of [`SNAPSHOT_TYPES`]; rows of other types and rows being deleted are ignored. What can't be read
+    /// is left out and told beside the snapshot.
+    #[must_use]
+    pub fn from_resources(rows: &[Resource]) -> (Self, Vec<(ResourceId, Fault)>) {
+        let mut reader = Reader::new(rows);
+        let networks = reader.networks();
+        let endpoints = reader.endpoints(&networks);
+        let views = reader.views(&networks, &endpoints);
+        let workspaces = reader.workspaces();
+        (Self { networks, endpoints, views, workspaces }, reader.problems)
+    }
+
+    /// The network with this id.
+    #[must_use]
+    pub fn network(&self, id: &ResourceId) -> Option<&VirtualNetwork> {
+        self.networks.iter().find(|network| network.id == *id)
+    }
+
+    /// The DNS view of a network.
+    #[must_use]
+    pub fn view(&self, network: &ResourceId) -> Option<&ZoneView> {
+        self.views.iter().find(|view| view.network == *network)
+    }
+
+    /// The workspace with this id.
+    #[must_use]
+    pub fn workspace(&self, id: &ResourceId) -> Option<&WorkspaceAccess> {
+        self.workspaces.iter().find(|workspace| workspace.id == *id)
+    }
+
+    /// The workspace that holds the online endpoint of this name, in any case.
+    #[must_use]
+    pub fn workspace_of_endpoint(&self, name: &str) -> Option<&WorkspaceAccess> {
+        let holds = |workspace: &&WorkspaceAccess| {
+            workspace.endpoints.iter().any(|endpoint| endpoint.name.eq_ignore_ascii_case(name))
+        };
+        self.workspaces.iter().find(holds)
+    }
+}
+
+impl ZoneView {
+    /// The zone of this name, in any case.
+    #[must_use]
+    pub fn zone(&self, name: &str) -> Option<&Zone> {
+        self.zones.iter().find(|zone| zone.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Zone {
+    /// The record set of exactly this relative name, in any case.
+    #[must_use]
+    pub fn record(&self, name: &str, kind: RecordKind) -> Option<&Record> {
+        self.records.iter().find(|record| record.data.kind() == kind && record.name.eq_ignore_ascii_case(name))
+    }
+}
+
+struct Reader<'r> {
+    /// By lower-case type, ordered by id.
+    by_type: HashMap<String, Vec<&'r Resource>>,
+    problems: Vec<(ResourceId, Fault)>,
+}
+
+impl<'r> Reader<'r> {
+    fn new(rows: &'r [Resource]) -> Self {
+        let mut by_type: HashMap<String, Vec<&Resource>> = HashMap::new();
+        for row in rows.iter().filter(|row| !row.deleting) {
+            by_type.entry(row.id.resource_type().to_lowercase()).or_default().push(row);
+        }
+        by_type.values_mut().for_each(|rows| rows.sort_by(|one, other| one.id.cmp(&other.id)));
+        Self { by_type, problems: Vec::new() }
+    }
+
+    fn of(&self, resource_type: &str) -> Vec<&'r Resource> {
+        self.by_type.get(&resource_type.to_lowercase()).cloned().unwrap_or_default()
+    }
+
+    /// What was read; a failure is noted.
+    fn keep<T>(&mut self, id: &ResourceId, read: Result<T, Fault>) -> Option<T> {
+        read.map_err(|fault| self.problems.push((id.clone(), fault))).ok()
+    }
+
+    fn networks(&mut self) -> Vec<VirtualNetwork> {
+        let mut subnets: HashMap<ResourceId, Vec<&Resource>> = HashMap::new();
+        for subnet in self.of(SUBNET_TYPE) {
+            subnets.entry(subnet.id.parent().unwrap_or_else(|| subnet.id.clone())).or_default().push(subnet);
+        }
+        let mut found: Vec<VirtualNetwork> = Vec::new();
+        for row in self.of(NETWORK_TYPE) {
+            let mut own = subnets.remove(&row.id).unwrap_or_default();
+            // The oldest subnet is the first one, so that the DNS address stays where it is.
+            own.sort_by_key(|subnet| subnet.system.created_at);
+            let own = own.iter().map(|subnet| (subnet.name(), subnet.properties()));
+            let read = VirtualNetwork::new(&row.id, row.properties(), own);
+            found.extend(self.keep(&row.id, read));
+        }
+        found
+    }
+
+    fn endpoints(&mut self, networks: &[VirtualNetwork]) -> Vec<PrivateEndpoint> {
+        let connections: Vec<&Resource> = CONNECTION_TYPES.iter().flat_map(|kind| self.of(kind)).collect();
+        let approved: HashMap<&ResourceId, &str> = connections
+            .into_iter()
+            .filter(|row| status_of(row) == Some(ConnectionStatus::Approved))
+            .filter_map(|row| Some((&row.id, row.properties()["privateEndpoint"]["id"].as_str()?)))
+            .collect();
+        let mut taken = HashSet::new();
+        let mut found = Vec::new();
+        for row in self.of(PRIVATE_ENDPOINT_TYPE) {
+            let read = PrivateEndpoint::new(&row.id, row.properties()).and_then(|endpoint| {
+                let network = networks.iter().find(|network| network.id == endpoint.network);
+                let subnet = network.and_then(|network| network.subnet(&endpoint.subnet));
+                let fits = subnet.is_some_and(|subnet| subnet.is_usable(endpoint.address));
+                if fits && taken.insert(endpoint.address) {
+                    return Ok(endpoint);
+                }
+                let (address, subnet) = (endpoint.address, &endpoint.subnet);
+                let why = if fits { "another private endpoint has it" } else { "it is no usable address there" };
+                let message = format!("Its address {address} can't be served in the subnet '{subnet}': {why}.");
+                Err(Fault::invalid("InvalidRequestFormat", message))
+            });
+            let Some(mut endpoint) = self.keep(&row.id, read) else { continue };
+            let at_target = approved.get(&endpoint.connection);
+            endpoint.approved = at_target.is_some_and(|id| id.eq_ignore_ascii_case(endpoint.id.as_str()));
+            found.push(endpoint);
+        }
+        found
+    }
+
+    fn views(&mut self, networks: &[VirtualNetwork], endpoints: &[PrivateEndpoint]) -> Vec<ZoneView> {
+        let zones = self.zones();
+        let mut links: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
+        let mut rows = self.of(ZONE_LINK_TYPE);
+        rows.sort_by_key(|row| row.system.created_at);
+        for row in rows {
+            let network = ResourceId::parse(row.properties()["virtualNetwork"]["id"].as_str().unwrap_or_default());
+            if let (Some(network), Some(zone)) = (self.keep(&row.id, network), row.id.parent()) {
+                links.entry(network).or_default().push(zone);
+            }
+        }
+        let view = |network: &VirtualNetwork| {
+            let mut linked: Vec<Zone> = Vec::new();
+            for zone in links.get(&network.id).into_iter().flatten().filter_map(|id| zones.get(id)) {
+                if !linked.iter().any(|other| other.name == zone.name) {
+                    linked.push(seen_from(network, zone, endpoints));
+                }
+            }
+            linked.sort_by(|one, other| one.name.cmp(&other.name));
+            ZoneView { network: network.id.clone(), zones: linked, forwarders: network.forwarders.clone() }
+        };
+        networks.iter().map(view).collect()
+    }
+
+    fn zones(&mut self) -> HashMap<ResourceId, Zone> {
+        let mut zones = HashMap::new();
+        for row in self.of(ZONE_TYPE) {
+            let name = row.name().to_ascii_lowercase();
+            if self.keep(&row.id, check_zone_name(&name)).is_some() {
+                zones.insert(row.id.clone(), Zone { id: row.id.clone(), name, records: Vec::new() });
+            }
+        }
+        for kind in RecordKind::ALL {
+            for row in self.of(&format!("{ZONE_TYPE}/{}", kind.as_str())) {
+                let Some(record) = self.keep(&row.id, Record::new(kind, row.name(), row.properties())) else {
+                    continue;
+                };
+                if let Some(zone) = row.id.parent().and_then(|zone| zones.get_mut(&zone)) {
+                    zone.records.push(record);
+                }
+            }
+        }
+        zones
+    }
+
+    fn workspaces(&mut self) -> Vec<WorkspaceAccess> {
+        let mut endpoints: HashMap<ResourceId, Vec<EndpointAccess>> = HashMap::new();
+        for row in self.of(ENDPOINT_TYPE) {
+            let access = EndpointAccess {
+                name: row.name().to_lowercase(),
+                public_access: self.public_access(row).unwrap_or_default(),
+            };
+            endpoints.entry(row.id.parent().unwrap_or_else(|| row.id.clone())).or_default().push(access);
+        }
+        let mut found = Vec::new();
+        for row in self.of(WORKSPACE_TYPE) {
+            let guid = row.observed.get("workspaceId").and_then(Value::as_str).unwrap_or_default();
+            found.push(WorkspaceAccess {
+                id: row.id.clone(),
+                guid: guid.to_ascii_lowercase(),
+                public_access: self.public_access(row).unwrap_or_default(),
+                ip_allowlist: self.allowlist(row),
+                endpoints: endpoints.remove(&row.id).unwrap_or_default(),
+            });
+        }
+        found
+    }
+
+    /// Whether public access is on, as it is when nothing is said; an odd word is told, and closes.
+    fn public_access(&mut self, row: &Resource) -> Option<bool> {
+        let word = match row.properties().get("publicNetworkAccess") {
+            None | Some(Value::Null) => return Some(true),
+            Some(word) => word.as_str().unwrap_or_default(),
+        };
+        let read = match word.to_ascii_lowercase().as_str() {
+            "enabled" => Ok(true),
+            "disabled" => Ok(false),
+            _ => Err(Fault::invalid("BadArgument", "publicNetworkAccess is neither Enabled nor Disabled.")),
+        };
+        self.keep(&row.id, read)
+    }
+
+    /// The list of callers that are let in; what can't be read in it lets nobody in.
+    fn allowlist(&mut self, row: &Resource) -> Option<Vec<IpNet>> {
+        let given = row.properties().get("ipAllowlist").filter(|given| !given.is_null())?;
+        let prefixes = given.as_array().map(Vec::as_slice);
+        if prefixes.is_some_and(<[Value]>::is_empty) {
+            return None;
+        }
+        let mut kept = Vec::new();
+        for text in prefixes.unwrap_or(std::slice::from_ref(given)) {
+            let read = parse_caller(text.as_str().unwrap_or_default());
+            let fault = |why| Fault::invalid("BadArgument", format!("ipAllowlist: {why}"));
+            kept.extend(self.keep(&row.id, read.map_err(fault)));
+        }
+        Some(kept)
+    }
+}
+
+/// Reads an entry of an allow-list: a prefix, or one address.
+///
+/// # Errors
+/// A sentence saying what is wrong with it.
+pub fn parse_caller(text: &str) -> Result<IpNet, String> {
+    match text.trim().parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => super::parse_prefix(text),
+    }
+}
+
+fn status_of(connection: &Resource) -> Option<ConnectionStatus> {
+    let state = &connection.properties()["privateLinkServiceConnectionState"];
+    ConnectionStatus::parse(state["status"].as_str()?)
+}
+
+/// The zone as clients of a network see it. Where one name leads to private endpoints of several networks, each
+/// network sees its own.
+fn seen_from(network: &VirtualNetwork, zone: &Zone, endpoints: &[PrivateEndpoint]) -> Zone {
+    let (own, foreign): (Vec<&PrivateEndpoint>, Vec<&PrivateEndpoint>) =
+        endpoints.iter().partition(|endpoint| endpoint.network == network.id);
+    let among = |endpoints: &[&PrivateEndpoint], address: IpAddr| endpoints.iter().any(|one| one.address == address);
+    let mut seen = zone.clone();
+    for record in &mut seen.records {
+        match &mut record.data {
+            RecordData::A(values) if values.iter().any(|address| among(&own, (*address).into())) => {
+                values.retain(|address| !among(&foreign, (*address).into()));
+            }
+            RecordData::Aaaa(values) if values.iter().any(|address| among(&own, (*address).into())) => {
+                values.retain(|address| !among(&foreign, (*address).into()));
+            }
+            _ => {}
+        }
+    }
+    seen
+}
