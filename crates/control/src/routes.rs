@@ -9,7 +9,9 @@ use casemate_identity::role::{self, Assignment};
 use casemate_model::{
     Fault, FaultKind, Resource,
     endpoint::{AuthMode, EndpointSpec},
+    inbound::WorkspaceAccess,
     route::{DeploymentRoute, EndpointRoute, KeyDigest, RouteTable, key_digest},
+    workspace::WORKSPACE_TYPE,
 };
 use casemate_runtime::Backend;
 use casemate_store::Filter;
@@ -55,9 +57,15 @@ async fn route<B: Backend>(
 ) -> Result<EndpointRoute, Fault> {
     let spec = EndpointSpec::from_properties(endpoint.properties())?;
     let keys = if spec.auth_mode == AuthMode::Key { key_digests(shared, endpoint).await? } else { Vec::new() };
+    let nowhere = || Fault::invalid("InvalidResourceId", "The endpoint lies in no workspace.");
+    let workspace = endpoint.id.ancestor(WORKSPACE_TYPE).ok_or_else(nowhere)?;
+    let access =
+        shared.store.resource_get(&workspace).await?.map(|row| WorkspaceAccess::from_properties(row.properties()));
     Ok(EndpointRoute {
         name: endpoint.name().to_owned(),
         id: endpoint.id.as_str().to_owned(),
+        workspace,
+        allowed_callers: access.unwrap_or_default().allowed,
         auth: spec.auth_mode,
         public_access: !spec
             .public_network_access

@@ -14,8 +14,10 @@ use std::{
 };
 
 use crate::{
+    ResourceId,
     deployment::RequestSettings,
     endpoint::AuthMode,
+    inbound::AllowList,
     traffic::{Mirror, TrafficSplit},
 };
 
@@ -44,8 +46,12 @@ pub struct EndpointRoute {
     pub name: String,
     /// Its resource id, the subject that its own tokens are issued for.
     pub id: String,
+    /// The workspace that it lies in: its private endpoints lead to it.
+    pub workspace: ResourceId,
     /// Whether callers may come from anywhere; if not, only through a private endpoint.
     pub public_access: bool,
+    /// From where callers may come over public listeners.
+    pub allowed_callers: AllowList,
     /// How callers authenticate.
     pub auth: AuthMode,
     /// Digests of the primary and the secondary key; empty unless `auth` is `Key`.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use casemate_model::route::RouteTable;
+use casemate_model::{inbound::Origin, route::RouteTable};
 use http::{
     HeaderMap, HeaderValue, Request, Response,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
@@ -39,6 +39,7 @@ use crate::{
     Management,
     address::Target,
     answer::{GatewayBody, Ids},
+    doors::{Door, Doors, PrivateListeners, Way},
     io::StallGuard,
     score::{self, Call, Shared},
 };
@@ -66,44 +67,114 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// How often kept connections to instances are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// What every accepting task needs.
+pub(crate) struct Hall<M> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) management: M,
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) shutdown: CancellationToken,
+    doors: Doors,
+}
+
+impl<M> Hall<M> {
+    pub(crate) fn new(shared: Arc<Shared>, management: M, tls: Arc<ServerConfig>, shutdown: CancellationToken) -> Self {
+        Self { shared, management, tls, shutdown, doors: Doors::default() }
+    }
+}
+
 /// Serves until `shutdown`, then drains.
 pub(crate) async fn serve<M: Management>(
-    shared: &Arc<Shared>,
+    hall: Hall<M>,
     routes: watch::Receiver<Arc<RouteTable>>,
-    management: &M,
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    shutdown: CancellationToken,
+    public: TcpListener,
+    private: PrivateListeners,
 ) {
-    let mut follower = JoinSet::new();
-    follow(shared, &routes);
-    follower.spawn(follow_on(Arc::clone(shared), routes));
-    let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(shared.config.max_connections));
+    let hall = Arc::new(hall);
+    let mut followers = JoinSet::new();
+    follow(&hall.shared, &routes);
+    followers.spawn(follow_on(Arc::clone(&hall.shared), routes));
+    followers.spawn(keep_doors(Arc::clone(&hall), private));
+    let places = Arc::new(Semaphore::new(hall.shared.config.max_connections));
+    accept_on(&hall, &public, &places, None).await;
+    drop(public);
+    drain(&hall.shared).await;
+    followers.shutdown().await;
+}
+
+/// Opens and closes private listeners as they are wanted. When no more changes can come, the last ones stay.
+async fn keep_doors<M: Management>(hall: Arc<Hall<M>>, mut wanted: PrivateListeners) {
+    let mut accepting = JoinSet::new();
+    loop {
+        let now = Arc::clone(&wanted.borrow_and_update());
+        for door in hall.doors.update(&now, hall.shared.config.max_private_connections) {
+            match door.socket() {
+                Ok(Some(socket)) => _ = accepting.spawn(accept_at(Arc::clone(&hall), door, socket)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, address = %door.listener.address, "a private listener can't be used");
+                }
+            }
+        }
+        while accepting.try_join_next().is_some() {}
+        if wanted.changed().await.is_err() {
+            while accepting.join_next().await.is_some() {}
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Accepts at one private listener until it is taken away.
+async fn accept_at<M: Management>(hall: Arc<Hall<M>>, door: Arc<Door>, socket: TcpListener) {
+    tokio::select! {
+        () = door.closed.cancelled() => {}
+        () = accept_on(&hall, &socket, &door.places, Some(&door)) => {}
+    }
+}
+
+/// Accepts until the front door closes.
+async fn accept_on<M: Management>(
+    hall: &Hall<M>,
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    door: Option<&Arc<Door>>,
+) {
+    let acceptor = TlsAcceptor::from(Arc::clone(&hall.tls));
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            () = hall.shutdown.cancelled() => return,
+            accepted = accept(listener, places) => accepted,
         };
-        match accepted {
-            Ok((stream, caller, place)) => {
+        let found = accepted.and_then(|(stream, caller, place)| {
+            let way = door.map_or_else(|| hall.doors.way(&stream), |door| Ok(Way::Private(Arc::clone(door))))?;
+            Ok((stream, caller, place, way))
+        });
+        match found {
+            Ok((stream, caller, place, way)) if admitted(&hall.shared, &way, caller) => {
                 let connection = Connection {
-                    shared: Arc::clone(shared),
-                    management: management.clone(),
-                    shutdown: shutdown.clone(),
+                    shared: Arc::clone(&hall.shared),
+                    management: hall.management.clone(),
+                    shutdown: hall.shutdown.clone(),
                     caller,
+                    way,
                 };
-                shared.tracker.spawn(connection.run(acceptor.clone(), stream, place));
+                hall.shared.tracker.spawn(connection.run(acceptor.clone(), stream, place));
             }
+            // Closed before a byte is exchanged: who is not admitted learns nothing.
+            Ok((_, caller, ..)) => tracing::debug!(%caller, "a connection from an address that may not call"),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    drop(listener);
-    drain(shared).await;
-    follower.shutdown().await;
+}
+
+/// Whether a caller with this address may connect this way.
+fn admitted(shared: &Shared, way: &Way, caller: SocketAddr) -> bool {
+    match way {
+        Way::Public => shared.config.allow_from.admits(caller.ip()),
+        Way::Private(door) => door.listener.admits(caller.ip()),
+    }
 }
 
 async fn accept(
@@ -195,6 +266,7 @@ struct Connection<M> {
     management: M,
     shutdown: CancellationToken,
     caller: SocketAddr,
+    way: Way,
 }
 
 impl<M: Management> Connection<M> {
@@ -202,9 +274,11 @@ impl<M: Management> Connection<M> {
         // Without it answers wait for acknowledgements; a connection that can't have it is broken already.
         let _ = stream.set_nodelay(true);
         let handshake = timeout(self.shared.config.handshake_timeout, acceptor.accept(stream));
+        let closed = self.way.closed();
         let accepted = tokio::select! {
             accepted = handshake => accepted,
             () = self.shutdown.cancelled() => return,
+            () = closed.cancelled() => return,
         };
         match accepted {
             Ok(Ok(stream)) => self.serve(stream).await,
@@ -217,9 +291,11 @@ impl<M: Management> Connection<M> {
         let session = stream.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let caller = self.caller.ip().to_canonical().to_string();
+        let closed = self.way.closed();
         let peer = Arc::new(Peer {
             server_name: session.server_name().map(str::to_owned),
             caller: HeaderValue::from_str(&caller).expect("an IP address is plain text"),
+            origin: Arc::new(self.way.origin(self.caller)),
             shared: Arc::clone(&self.shared),
             management: self.management,
             activity: Activity::new(),
@@ -239,10 +315,10 @@ impl<M: Management> Connection<M> {
         });
         if is_http2 {
             let connection = http2_builder(&self.shared).serve_connection(stream, service);
-            drive(pin!(connection), &peer, &self.shutdown, http2::Connection::graceful_shutdown).await;
+            drive(pin!(connection), &peer, &self.shutdown, &closed, http2::Connection::graceful_shutdown).await;
         } else {
             let connection = http1_builder(&self.shared).serve_connection(stream, service);
-            drive(pin!(connection), &peer, &self.shutdown, http1::Connection::graceful_shutdown).await;
+            drive(pin!(connection), &peer, &self.shutdown, &closed, http1::Connection::graceful_shutdown).await;
         }
     }
 }
@@ -279,11 +355,13 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
     }
 }
 
-/// Drives a connection to its end; asks it to close when it has been idle for too long, and at shutdown.
+/// Drives a connection to its end; asks it to close when it has been idle for too long, and at shutdown; leaves it where
+/// it is when its way in is taken away.
 async fn drive<C, M>(
     mut connection: Pin<&mut C>,
     peer: &Peer<M>,
     shutdown: &CancellationToken,
+    cut: &CancellationToken,
     close: impl Fn(Pin<&mut C>),
 ) where
     C: Future<Output = hyper::Result<()>>,
@@ -296,6 +374,7 @@ async fn drive<C, M>(
     loop {
         tokio::select! {
             biased;
+            () = cut.cancelled() => return,
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(caller = ?peer.caller, %error, "connection ended early");
@@ -332,19 +411,22 @@ struct Peer<M> {
     server_name: Option<String>,
     /// The caller's IP address.
     caller: HeaderValue,
+    /// Where its requests come from.
+    origin: Arc<Origin>,
     activity: Arc<Activity>,
 }
 
 impl<M: Management> Peer<M> {
     async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<GatewayBody<M::Answer>>, Infallible> {
         let busy = self.activity.begin();
         let target = self.shared.address.target(self.server_name.as_deref(), request.uri(), request.headers());
         let (endpoint, path) = match target {
             Ok(Target::Score { endpoint, path }) => (endpoint.into_owned(), path),
             Ok(Target::Management) => {
+                request.extensions_mut().insert(Origin::clone(&self.origin));
                 let answer = self.management.clone().oneshot(request).await?;
                 return Ok(answer.map(|body| GatewayBody::management(body, busy)));
             }
@@ -353,7 +435,7 @@ impl<M: Management> Peer<M> {
                 return Ok(refusal.into_answer(&ids).map(|body| GatewayBody::score(body, busy)));
             }
         };
-        let call = Call { endpoint, path, caller: self.caller.clone(), request };
+        let call = Call { endpoint, path, caller: self.caller.clone(), origin: Arc::clone(&self.origin), request };
         Ok(score::answer(&self.shared, call).await.map(|body| GatewayBody::score(body, busy)))
     }
 }

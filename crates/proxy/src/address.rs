@@ -22,8 +22,9 @@ pub(crate) enum Target<'a> {
     Score {
         /// Lower-case name of the endpoint.
         endpoint: Cow<'a, str>,
-        /// What is asked of the model's server.
-        path: PathAndQuery,
+        /// What is asked of the model's server; none for a path that no endpoint has, which is said only to those who
+        /// may reach the endpoint.
+        path: Option<PathAndQuery>,
     },
     /// Everything else.
     Management,
@@ -38,8 +39,7 @@ impl Address {
     /// Reads the target. `server_name` is what the TLS client asked for, if it asked for a name.
     ///
     /// # Errors
-    /// 400 for a missing, doubled or malformed host, 421 when it and the server name do not agree about the endpoint,
-    /// 404 for an unknown path at an endpoint's host.
+    /// 400 for a missing, doubled or malformed host, 421 when it and the server name do not agree about the endpoint.
     pub(crate) fn target<'a>(
         &self,
         server_name: Option<&str>,
@@ -62,13 +62,9 @@ impl Address {
         let Some(endpoint) = endpoint else {
             return Ok(by_path(uri));
         };
-        match uri.path() {
-            "/" | "/score" | "/swagger.json" => {
-                let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-                Ok(Target::Score { endpoint: lower(endpoint), path })
-            }
-            path => Err(Refusal::unknown_path(path)),
-        }
+        let known = matches!(uri.path(), "/" | "/score" | "/swagger.json");
+        let path = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Target::Score { endpoint: lower(endpoint), path: known.then(path) })
     }
 
     /// The endpoint whose own host this is.
@@ -103,7 +99,7 @@ fn by_path(uri: &Uri) -> Target<'_> {
         },
         None => PathAndQuery::from_static(path),
     };
-    Target::Score { endpoint: lower(endpoint), path }
+    Target::Score { endpoint: lower(endpoint), path: Some(path) }
 }
 
 /// The host without port and trailing dot. HTTP/1.1 gives it in `Host`, HTTP/2 and absolute targets in the URI; if
@@ -164,7 +160,9 @@ mod tests {
             headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
         match address.target(server_name, &uri, &headers) {
-            Ok(Target::Score { endpoint, path }) => Ok(format!("{endpoint} {path}")),
+            Ok(Target::Score { endpoint, path }) => {
+                Ok(format!("{endpoint} {}", path.as_ref().map_or("none", PathAndQuery::as_str)))
+            }
             Ok(Target::Management) => Ok("management".to_owned()),
             Err(refusal) => Err(refusal.status),
         }
@@ -185,8 +183,8 @@ mod tests {
             (Some(BLUE), "/score?a=b", &[upper], score("blue /score?a=b")),
             (Some(BLUE), "/", &[BLUE], score("blue /")),
             (Some(BLUE), "/swagger.json?version=3", &[BLUE], score("blue /swagger.json?version=3")),
-            (Some(BLUE), "/metrics", &[BLUE], Err(StatusCode::NOT_FOUND)),
-            (Some(BLUE), "/score/", &[BLUE], Err(StatusCode::NOT_FOUND)),
+            (Some(BLUE), "/metrics", &[BLUE], score("blue none")),
+            (Some(BLUE), "/score/", &[BLUE], score("blue none")),
             (Some(BLUE), &full, &[], score("blue /score")),
             (Some(BLUE), &full, &[BLUE], score("blue /score")),
             (Some(BLUE), &full, &["localhost"], bad.clone()),

@@ -2,11 +2,13 @@
 //!
 //! # The phases of a request
 //!
-//! 1. **accept** (`accept`): a connection takes one of a bounded number of places.
+//! 1. **accept** (`accept`, `doors`): a connection takes one of a bounded number of places. The listener says where its
+//!    requests come from; who may not call there is closed before a byte is exchanged.
 //! 2. **TLS** (`accept`): handshake in bounded time, certificate by server name, HTTP/2 or HTTP/1.1 by ALPN.
 //! 3. **address** (`address`): `Host` must agree with the TLS server name (421); it and the path say whether this is
 //!    a scoring request and for which endpoint. All other requests go to the management service as they are.
-//! 4. **lookup** (`snapshot`): the endpoint in the last published table (404), public access (403).
+//! 4. **lookup** (`snapshot`): the endpoint in the last published table (404), and whether this way in leads to it
+//!    (403), before anything is asked about the caller's credentials.
 //! 5. **auth** (`auth`): key, endpoint token or identity token (401, 403).
 //! 6. **split** (`split`): the deployment named by the header, else one drawn by weight (404).
 //! 7. **upload** (`upload`): small bodies are read whole, large ones stream; the size limit holds for both (413).
@@ -25,6 +27,7 @@ mod accept;
 mod address;
 mod answer;
 mod auth;
+mod doors;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -42,7 +45,7 @@ use std::{convert::Infallible, error::Error, io::Result as IoResult, sync::Arc, 
 
 use bytes::Bytes;
 use casemate_identity::TokenAuthority;
-use casemate_model::route::RouteTable;
+use casemate_model::{inbound::AllowList, route::RouteTable};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -51,7 +54,8 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::score::Shared;
+pub use crate::doors::PrivateListeners;
+use crate::{accept::Hall, score::Shared};
 
 /// Any error, as bodies and services give it.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -67,6 +71,10 @@ pub struct GatewayConfig {
     pub max_body_bytes: u64,
     /// Connections served at once; further ones wait in the kernel's queue.
     pub max_connections: usize,
+    /// The same for each private listener, which nobody else can fill.
+    pub max_private_connections: usize,
+    /// From where callers may connect to public listeners. Others are closed before the TLS handshake.
+    pub allow_from: AllowList,
     /// Longest time for a TLS handshake.
     pub handshake_timeout: Duration,
     /// Longest time for an idle connection, for the head of a request, and for a peer that takes nothing of what is
@@ -77,7 +85,8 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// The limits: bodies of 100 MiB, 10,000 connections, 10 s for a handshake, 75 s idle, 30 s to drain.
+    /// The limits: bodies of 100 MiB, 10,000 connections (2,000 at a private listener), callers from
+    /// everywhere, 10 s for a handshake, 75 s idle, 30 s to drain.
     #[must_use]
     pub fn new(region: String, domain: String) -> Self {
         Self {
@@ -85,6 +94,8 @@ impl GatewayConfig {
             domain,
             max_body_bytes: 100 * 1024 * 1024,
             max_connections: 10_000,
+            max_private_connections: 2_000,
+            allow_from: AllowList::default(),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(30),
@@ -116,7 +127,7 @@ where
     type Answer = B;
 }
 
-/// The front door: one TLS listener for scoring and management.
+/// The front door: TLS listeners for scoring and management.
 pub struct Gateway<M> {
     shared: Arc<Shared>,
     routes: watch::Receiver<Arc<RouteTable>>,
@@ -134,20 +145,22 @@ impl<M: Management> Gateway<M> {
         Self { shared: Shared::new(config, tokens), routes, management }
     }
 
-    /// Serves until `shutdown`, then drains: no new connections, idle ones close, requests in flight finish within
-    /// the drain timeout. If the tables stop coming, the last one is served on.
+    /// Serves `public` and whatever private listeners are wanted, until `shutdown`; then drains: no new connections,
+    /// idle ones close, requests in flight finish within the drain timeout. If the tables stop coming, the last one is
+    /// served on. A private listener that is no longer wanted is closed at once, and its connections are cut.
     ///
     /// # Errors
     /// None today after the start: a failing accept is logged and tried again, since one bad connection must not
     /// close the front door.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        public: TcpListener,
+        private: PrivateListeners,
         tls: Arc<ServerConfig>,
         shutdown: CancellationToken,
     ) -> IoResult<()> {
-        listener.local_addr()?;
-        accept::serve(&self.shared, self.routes, &self.management, listener, tls, shutdown).await;
+        public.local_addr()?;
+        accept::serve(Hall::new(self.shared, self.management, tls, shutdown), self.routes, public, private).await;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use casemate_identity::TokenAuthority;
+use casemate_model::inbound::{self, Closed, Origin};
 use http::{HeaderValue, Request, Response, StatusCode, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -64,10 +65,12 @@ impl Shared {
 pub(crate) struct Call {
     /// Lower-case name of the endpoint.
     pub(crate) endpoint: String,
-    /// What is asked of the model's server.
-    pub(crate) path: PathAndQuery,
+    /// What is asked of the model's server; none for what no endpoint has.
+    pub(crate) path: Option<PathAndQuery>,
     /// The caller's address.
     pub(crate) caller: HeaderValue,
+    /// Where the request comes from.
+    pub(crate) origin: Arc<Origin>,
     pub(crate) request: Request<Incoming>,
 }
 
@@ -89,10 +92,8 @@ pub(crate) async fn answer(shared: &Arc<Shared>, call: Call) -> Response<AnswerB
 async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<AnswerBody>, Refusal> {
     let (parts, body) = call.request.into_parts();
     let inbound = Inbound::new(body, &parts.headers, shared.tracker.clone());
-    let mut endpoint = shared.endpoint(&call.endpoint).ok_or_else(|| unknown_endpoint(&call.endpoint))?;
-    if !endpoint.route.public_access {
-        return Err(private(&endpoint));
-    }
+    let mut endpoint = reach(shared, &call.endpoint, &call.origin)?;
+    let path = call.path.ok_or_else(|| Refusal::unknown_path(parts.uri.path()))?;
     shared.checker.check(&endpoint.route, &parts.headers)?;
     let choice = split::choose(&endpoint, &parts.headers, &shared.random)?;
     let mut live = Arc::clone(choice.live);
@@ -102,14 +103,14 @@ async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<Ans
     let whole = if copy.is_some() { mirror::COPY_BYTES } else { WHOLE_BODY };
     let payload = receive(inbound, whole, shared.config.max_body_bytes, shared.config.idle_timeout).await?;
     let wish = parts.headers.get(split::DEPLOYMENT).cloned();
-    let head = Head::new(parts, call.path, &call.caller, ids);
+    let head = Head::new(parts, path, &call.caller, ids);
     if let (Some((target, permit)), Payload::Whole(bytes)) = (copy, &payload) {
         mirror::send(shared, &target, head.clone(), Payload::Whole(bytes.clone()), permit);
     }
     let entered = match live.enter().await {
         Err(Denied::Gone) => {
             // The table changed between the choice and the queue: choose again from the new one.
-            endpoint = shared.endpoint(&call.endpoint).ok_or_else(|| unknown_endpoint(&call.endpoint))?;
+            endpoint = reach(shared, &call.endpoint, &call.origin)?;
             let headers = wish.into_iter().map(|wish| (split::DEPLOYMENT, wish)).collect();
             live = Arc::clone(split::choose(&endpoint, &headers, &shared.random)?.live);
             live.enter().await
@@ -129,14 +130,41 @@ fn unknown_endpoint(name: &str) -> Refusal {
     )
 }
 
-fn private(endpoint: &Endpoint) -> Refusal {
-    Refusal::new(
-        StatusCode::FORBIDDEN,
-        "PublicNetworkAccessDisabled",
-        format!(
-            "Public access to the endpoint '{}' is disabled. Call it through a private endpoint, or set its \
-             public_network_access to enabled.",
-            endpoint.route.name
+/// The endpoint, if the way that the request came leads to it. Nothing of the request's credentials is looked at, so
+/// that the answer and its time tell nothing about them.
+fn reach(shared: &Shared, name: &str, origin: &Origin) -> Result<Arc<Endpoint>, Refusal> {
+    let endpoint = shared.endpoint(name).ok_or_else(|| unknown_endpoint(name))?;
+    let route = &endpoint.route;
+    let open = inbound::check(origin, &route.workspace, !route.public_access, &route.allowed_callers);
+    open.map_err(|closed| refuse_way(&route.name, origin, closed))?;
+    Ok(endpoint)
+}
+
+fn refuse_way(endpoint: &str, origin: &Origin, closed: Closed) -> Refusal {
+    let (code, message) = match (closed, origin) {
+        (Closed::NotAllowed, Origin::Public { caller } | Origin::Private { caller, .. }) => (
+            inbound::NOT_ALLOWED,
+            format!(
+                "The address {caller} is not on the IP allow-list of the endpoint '{endpoint}'. Add it to the                  workspace's ipAllowlist, or call through the workspace's private endpoint."
+            ),
         ),
-    )
+        (Closed::Elsewhere, Origin::Private { endpoint: private, .. }) => (
+            inbound::ACCESS_DISABLED,
+            format!(
+                "The private endpoint '{}' does not lead to the workspace of the endpoint '{endpoint}'. Call it \
+                 through a private endpoint of its own workspace, or over a public address if its \
+                 public_network_access is enabled.",
+                private.name()
+            ),
+        ),
+        _ => (
+            inbound::ACCESS_DISABLED,
+            format!(
+                "Public access to the endpoint '{endpoint}' is disabled. Call it from inside the virtual network, \
+                 through the workspace's private endpoint, by the endpoint's DNS name; or set its \
+                 public_network_access to enabled."
+            ),
+        ),
+    };
+    Refusal::new(StatusCode::FORBIDDEN, code, message)
 }

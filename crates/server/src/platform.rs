@@ -110,7 +110,8 @@ impl Platform {
         let tls = casemate_pki::server_config(resolver);
         let serving = stop_gateway.clone();
         let tasks = TaskTracker::new();
-        let gateway = tasks.spawn(async move { gateway.serve(listener, tls, serving).await });
+        let (_private_listeners, private) = tokio::sync::watch::channel(Arc::default());
+        let gateway = tasks.spawn(async move { gateway.serve(listener, private, tls, serving).await });
         let control = tasks.spawn(control.run(stop_control.clone()));
         let run = json!({"pid": std::process::id(), "url": url});
         state.write_private("run.json", run.to_string().as_bytes())?;

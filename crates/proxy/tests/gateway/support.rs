@@ -18,9 +18,10 @@ use std::{
 use bytes::Bytes;
 use casemate_identity::TokenAuthority;
 use casemate_model::{
-    Clock,
+    Clock, ResourceId,
     deployment::RequestSettings,
     endpoint::AuthMode,
+    inbound::{AllowList, Origin, PrivateListener},
     route::{DeploymentRoute, Dial, EndpointRoute, RouteTable, Upstream, key_digest},
     traffic::{Mirror, TrafficSplit},
 };
@@ -199,6 +200,12 @@ pub fn deployment(name: &str, settings: RequestSettings, instances: &[&Arc<Upstr
     }
 }
 
+/// The id of a workspace.
+pub fn workspace(name: &str) -> ResourceId {
+    let kind = "Microsoft.MachineLearningServices/workspaces";
+    ResourceId::parse(&format!("/subscriptions/s/resourceGroups/g/providers/{kind}/{name}")).unwrap()
+}
+
 /// An endpoint with keys, of which the first deployment has all traffic.
 pub fn endpoint(name: &str, deployments: Vec<DeploymentRoute>) -> EndpointRoute {
     let first = deployments.first().map(|first| (first.name.clone(), 100));
@@ -207,7 +214,9 @@ pub fn endpoint(name: &str, deployments: Vec<DeploymentRoute>) -> EndpointRoute 
         id: format!(
             "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w/onlineEndpoints/{name}"
         ),
+        workspace: workspace("w"),
         public_access: true,
+        allowed_callers: AllowList::default(),
         auth: AuthMode::Key,
         keys: vec![key_digest(KEY.as_bytes()), key_digest(SECOND_KEY.as_bytes())],
         scorers: HashSet::new(),
@@ -246,6 +255,7 @@ pub struct Stage {
     pub address: SocketAddr,
     pub tokens: Arc<TokenAuthority>,
     routes: watch::Sender<Arc<RouteTable>>,
+    private: watch::Sender<Arc<Vec<Arc<PrivateListener>>>>,
     roots: Arc<RootCertStore>,
     pub shutdown: CancellationToken,
     pub served: JoinHandle<io::Result<()>>,
@@ -273,24 +283,40 @@ impl Stage {
         let mut config = GatewayConfig::new("local".to_owned(), "casemate.internal".to_owned());
         adjust(&mut config);
         let management = tower::service_fn(|request: Request<Incoming>| async move {
-            let text = format!("management {}", request.uri().path());
+            let origin = match request.extensions().get() {
+                Some(Origin::Public { .. }) => "public".to_owned(),
+                Some(Origin::Private { target, .. }) => target.name().to_owned(),
+                None => "nowhere".to_owned(),
+            };
+            let text = format!("management {} from {origin}", request.uri().path());
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
         });
         let gateway = Gateway::new(config, receiver, Arc::clone(&tokens), management);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(gateway.serve(listener, server_config(resolver), shutdown.clone()));
+        let (private, wanted) = watch::channel(Arc::default());
+        let served = tokio::spawn(gateway.serve(listener, wanted, server_config(resolver), shutdown.clone()));
         let stop = shutdown.clone().drop_guard();
-        Self { address, tokens, routes, roots: Arc::new(roots), shutdown, served, _stop: stop }
+        Self { address, tokens, routes, private, roots: Arc::new(roots), shutdown, served, _stop: stop }
     }
 
     pub fn publish(&self, table: RouteTable) {
         self.routes.send_replace(Arc::new(table));
     }
 
+    /// Makes these the private listeners.
+    pub fn open(&self, listeners: Vec<Arc<PrivateListener>>) {
+        self.private.send_replace(Arc::new(listeners));
+    }
+
     /// A TLS connection that asks for `name`.
     pub async fn tls(&self, name: &str, alpn: &str) -> io::Result<TlsStream<TcpStream>> {
+        self.tls_over(TcpStream::connect(self.address).await?, name, alpn).await
+    }
+
+    /// The same over a connection that is open already.
+    pub async fn tls_over(&self, stream: TcpStream, name: &str, alpn: &str) -> io::Result<TlsStream<TcpStream>> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -298,19 +324,27 @@ impl Stage {
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(self.address).await?).await
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     /// An HTTP/1.1 connection to `name`.
     pub async fn h1(&self, name: &str) -> Caller {
-        let stream = self.tls(name, "http/1.1").await.unwrap();
+        self.h1_over(self.tls(name, "http/1.1").await.unwrap()).await
+    }
+
+    /// HTTP/1.1 over a connection that is open already.
+    pub async fn h1_over(&self, stream: TlsStream<TcpStream>) -> Caller {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         Caller::h1((sender, connection))
     }
 
     /// An HTTP/2 connection to `name`.
     pub async fn h2(&self, name: &str) -> Caller {
-        let stream = self.tls(name, "h2").await.unwrap();
+        self.h2_over(self.tls(name, "h2").await.unwrap()).await
+    }
+
+    /// HTTP/2 over a connection that is open already.
+    pub async fn h2_over(&self, stream: TlsStream<TcpStream>) -> Caller {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         Caller { sender: Sender::H2(sender), task: tokio::spawn(connection) }
     }
