@@ -1,5 +1,4 @@
-//! Networks that clients stand in: virtual networks, private endpoints, private DNS zones, and where a request came
-//! from.
+//! Networks that clients stand in: virtual networks, private endpoints and private DNS zones.
 //!
 //! The management API stores them as resources; here they become typed views, once, and one immutable
 //! [`NetworkSnapshot`] of all of them that the DNS server and the private listeners work from. What can't be read is
@@ -14,15 +13,11 @@ mod tests;
 mod vnet;
 mod zone;
 
-use std::net::IpAddr;
-
 pub use connection::{CONNECTION_TARGETS, ConnectionStatus, connection_type};
 pub use endpoint::PrivateEndpoint;
-pub use snapshot::{EndpointAccess, NetworkSnapshot, SNAPSHOT_TYPES, WorkspaceAccess, ZoneView, parse_caller};
+pub use snapshot::{NetworkSnapshot, SNAPSHOT_TYPES, WorkspaceView, ZoneView};
 pub use vnet::{Forwarder, NetworkKind, Subnet, VirtualNetwork, parse_prefix};
 pub use zone::{Record, RecordData, RecordKind, ServiceRecord, Zone, check_record_name, check_zone_name};
-
-use crate::id::ResourceId;
 
 /// The type of a virtual network.
 pub const NETWORK_TYPE: &str = "Microsoft.Network/virtualNetworks";
@@ -40,27 +35,6 @@ pub const ZONE_LINK_TYPE: &str = "Microsoft.Network/privateDnsZones/virtualNetwo
 pub const PRIVATE_LINK_SERVICE_TYPE: &str = "Microsoft.Network/privateLinkServices";
 /// The zone in which a workspace's private endpoint has its names.
 pub const WORKSPACE_ZONE: &str = "privatelink.api.azureml.ms";
-
-/// Where a request came from. The proxy puts one into the extensions of every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// A listener that everyone may reach.
-    Public {
-        /// The caller's address.
-        caller: IpAddr,
-    },
-    /// A private endpoint's own address.
-    Private {
-        /// The network that the private endpoint's subnet lies in.
-        network: ResourceId,
-        /// The private endpoint.
-        endpoint: ResourceId,
-        /// What the private endpoint leads to.
-        target: ResourceId,
-        /// The caller's address.
-        caller: IpAddr,
-    },
-}
 
 /// The names, relative to [`WORKSPACE_ZONE`], that a workspace's private endpoint has: for all its endpoints, and for
 /// itself.

@@ -5,7 +5,6 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
@@ -15,7 +14,10 @@ use super::{
     vnet::{Forwarder, VirtualNetwork},
     zone::{Record, RecordData, RecordKind, Zone, check_zone_name},
 };
-use crate::{endpoint::ENDPOINT_TYPE, fault::Fault, id::ResourceId, resource::Resource, workspace::WORKSPACE_TYPE};
+use crate::{
+    endpoint::ENDPOINT_TYPE, fault::Fault, id::ResourceId, inbound::WorkspaceAccess, resource::Resource,
+    workspace::WORKSPACE_TYPE,
+};
 
 /// The types of resources that a snapshot is made of: what to read before calling [`NetworkSnapshot::from_resources`].
 /// Others are ignored there.
@@ -51,28 +53,17 @@ pub struct ZoneView {
     pub forwarders: Vec<Forwarder>,
 }
 
-/// An online endpoint, as far as networks are concerned.
+/// A workspace, as far as networks are concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointAccess {
-    /// Its lower-case name, unique on the platform.
-    pub name: String,
-    /// Whether it may be called at a public listener.
-    pub public_access: bool,
-}
-
-/// Who may reach a workspace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkspaceAccess {
+pub struct WorkspaceView {
     /// Its id.
     pub id: ResourceId,
-    /// Its GUID (`properties.workspaceId`) in lower case, part of its private DNS names.
+    /// Its GUID (`properties.workspaceId`) in lower case, part of its private DNS names; empty when it has none.
     pub guid: String,
-    /// Whether it may be managed from a public listener.
-    pub public_access: bool,
-    /// The callers that public listeners let in; none: all.
-    pub ip_allowlist: Option<Vec<IpNet>>,
-    /// Its online endpoints, ordered by name.
-    pub endpoints: Vec<EndpointAccess>,
+    /// From where it may be managed and its endpoints called.
+    pub access: WorkspaceAccess,
+    /// The lower-case names of its online endpoints, ordered; each is unique on the platform.
+    pub endpoints: Vec<String>,
 }
 
 /// All networks at one moment. Two snapshots are equal when nothing that matters to DNS or listeners changed.
@@ -85,7 +76,7 @@ pub struct NetworkSnapshot {
     /// One view for each network, in the same order.
     pub views: Vec<ZoneView>,
     /// Workspaces, ordered by id.
-    pub workspaces: Vec<WorkspaceAccess>,
+    pub workspaces: Vec<WorkspaceView>,
 }
 
 impl NetworkSnapshot {
@@ -115,16 +106,15 @@ impl NetworkSnapshot {
 
     /// The workspace with this id.
     #[must_use]
-    pub fn workspace(&self, id: &ResourceId) -> Option<&WorkspaceAccess> {
+    pub fn workspace(&self, id: &ResourceId) -> Option<&WorkspaceView> {
         self.workspaces.iter().find(|workspace| workspace.id == *id)
     }
 
     /// The workspace that holds the online endpoint of this name, in any case.
     #[must_use]
-    pub fn workspace_of_endpoint(&self, name: &str) -> Option<&WorkspaceAccess> {
-        let holds = |workspace: &&WorkspaceAccess| {
-            workspace.endpoints.iter().any(|endpoint| endpoint.name.eq_ignore_ascii_case(name))
-        };
+    pub fn workspace_of_endpoint(&self, name: &str) -> Option<&WorkspaceView> {
+        let name = name.to_lowercase();
+        let holds = |workspace: &&WorkspaceView| workspace.endpoints.binary_search(&name).is_ok();
         self.workspaces.iter().find(holds)
     }
 }
@@ -262,68 +252,24 @@ impl<'r> Reader<'r> {
         zones
     }
 
-    fn workspaces(&mut self) -> Vec<WorkspaceAccess> {
-        let mut endpoints: HashMap<ResourceId, Vec<EndpointAccess>> = HashMap::new();
+    fn workspaces(&self) -> Vec<WorkspaceView> {
+        let mut endpoints: HashMap<ResourceId, Vec<String>> = HashMap::new();
         for row in self.of(ENDPOINT_TYPE) {
-            let access = EndpointAccess {
-                name: row.name().to_lowercase(),
-                public_access: self.public_access(row).unwrap_or_default(),
-            };
-            endpoints.entry(row.id.parent().unwrap_or_else(|| row.id.clone())).or_default().push(access);
+            let workspace = row.id.parent().unwrap_or_else(|| row.id.clone());
+            endpoints.entry(workspace).or_default().push(row.name().to_lowercase());
         }
-        let mut found = Vec::new();
-        for row in self.of(WORKSPACE_TYPE) {
+        let mut view = |row: &&Resource| {
             let guid = row.observed.get("workspaceId").and_then(Value::as_str).unwrap_or_default();
-            found.push(WorkspaceAccess {
+            let mut endpoints = endpoints.remove(&row.id).unwrap_or_default();
+            endpoints.sort();
+            WorkspaceView {
                 id: row.id.clone(),
                 guid: guid.to_ascii_lowercase(),
-                public_access: self.public_access(row).unwrap_or_default(),
-                ip_allowlist: self.allowlist(row),
-                endpoints: endpoints.remove(&row.id).unwrap_or_default(),
-            });
-        }
-        found
-    }
-
-    /// Whether public access is on, as it is when nothing is said; an odd word is told, and closes.
-    fn public_access(&mut self, row: &Resource) -> Option<bool> {
-        let word = match row.properties().get("publicNetworkAccess") {
-            None | Some(Value::Null) => return Some(true),
-            Some(word) => word.as_str().unwrap_or_default(),
+                access: WorkspaceAccess::from_properties(row.properties()),
+                endpoints,
+            }
         };
-        let read = match word.to_ascii_lowercase().as_str() {
-            "enabled" => Ok(true),
-            "disabled" => Ok(false),
-            _ => Err(Fault::invalid("BadArgument", "publicNetworkAccess is neither Enabled nor Disabled.")),
-        };
-        self.keep(&row.id, read)
-    }
-
-    /// The list of callers that are let in; what can't be read in it lets nobody in.
-    fn allowlist(&mut self, row: &Resource) -> Option<Vec<IpNet>> {
-        let given = row.properties().get("ipAllowlist").filter(|given| !given.is_null())?;
-        let prefixes = given.as_array().map(Vec::as_slice);
-        if prefixes.is_some_and(<[Value]>::is_empty) {
-            return None;
-        }
-        let mut kept = Vec::new();
-        for text in prefixes.unwrap_or(std::slice::from_ref(given)) {
-            let read = parse_caller(text.as_str().unwrap_or_default());
-            let fault = |why| Fault::invalid("BadArgument", format!("ipAllowlist: {why}"));
-            kept.extend(self.keep(&row.id, read.map_err(fault)));
-        }
-        Some(kept)
-    }
-}
-
-/// Reads an entry of an allow-list: a prefix, or one address.
-///
-/// # Errors
-/// A sentence saying what is wrong with it.
-pub fn parse_caller(text: &str) -> Result<IpNet, String> {
-    match text.trim().parse::<IpAddr>() {
-        Ok(address) => Ok(IpNet::from(address)),
-        Err(_) => super::parse_prefix(text),
+        self.of(WORKSPACE_TYPE).iter().map(&mut view).collect()
     }
 }
 

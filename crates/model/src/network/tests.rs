@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::resource::{Resource, SystemData};
+use crate::{
+    id::ResourceId,
+    resource::{Resource, SystemData},
+};
 
 const GROUP: &str = "/subscriptions/5e/resourceGroups/rg/providers";
 
@@ -222,9 +225,8 @@ fn a_snapshot_of_everything() {
         assert_eq!(record.data, RecordData::A(vec![own.into(), [9, 9, 9, 9].into()]));
     }
     let workspace = snapshot.workspace_of_endpoint("ep").unwrap();
-    assert_eq!((workspace.guid.as_str(), workspace.public_access), ("g", false));
-    assert_eq!(workspace.ip_allowlist.as_ref().unwrap().len(), 2);
-    assert!(workspace.endpoints[0].public_access);
+    assert_eq!((workspace.guid.as_str(), workspace.access.public_disabled), ("g", true));
+    assert!(workspace.access.allowed.admits(ip("192.0.2.9")) && !workspace.access.allowed.admits(ip("192.0.3.9")));
     // The order of the rows means nothing.
     let backwards: Vec<Resource> = rows.into_iter().rev().collect();
     assert_eq!(NetworkSnapshot::from_resources(&backwards).0, snapshot);
@@ -248,20 +250,15 @@ fn what_is_gone_or_rejected_is_not_approved() {
 }
 
 #[test]
-fn odd_rows_are_told_and_close() {
+fn odd_rows_are_told_and_left_out() {
     let mut rows = everything();
     let find = |rows: &[Resource], name: &str| rows.iter().position(|row| row.name() == name).unwrap();
-    let (ws, ep, pe2, two) =
-        (find(&rows, "ws"), find(&rows, "EP"), find(&rows, "pe2"), find(&rows, "*.g.inference.local"));
-    rows[ws].body["properties"] = json!({"publicNetworkAccess": 7, "ipAllowlist": "everyone"});
-    rows[ep].body["properties"] = json!({"publicNetworkAccess": "perhaps"});
+    let (pe2, records) = (find(&rows, "pe2"), find(&rows, "*.g.inference.local"));
     rows[pe2].body["properties"]["casemate"]["address"] = "10.9.9.9".into();
-    rows[two].body["properties"]["aRecords"] = json!("x");
+    rows[records].body["properties"]["aRecords"] = json!("x");
     let (snapshot, problems) = NetworkSnapshot::from_resources(&rows);
-    assert_eq!(problems.len(), 5);
-    assert_eq!(snapshot.endpoints.len(), 1);
-    assert!(!snapshot.workspaces[0].public_access && !snapshot.workspaces[0].endpoints[0].public_access);
-    assert_eq!(snapshot.workspaces[0].ip_allowlist.as_deref(), Some(&[] as &[ipnet::IpNet]));
+    assert_eq!((snapshot.endpoints.len(), problems.len()), (1, 2));
+    assert_eq!(snapshot.views[0].zones[0].records, []);
     // An address that two claim is served for the first only.
     let mut rows = everything();
     rows.extend(endpoint("pe0", "one", "127.1.0.4"));
