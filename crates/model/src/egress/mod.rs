@@ -14,6 +14,7 @@ mod policy;
 mod ports;
 mod prefix;
 mod reason;
+mod rule_resource;
 mod tags;
 
 pub use address::{AddressClass, classify, unmapped};
@@ -26,4 +27,9 @@ pub use policy::{
 };
 pub use ports::{PortError, PortRanges};
 pub use prefix::{Prefix, PrefixError};
+pub use rule_resource::{
+    AUDIT_PROPERTY, PROVISIONED, REQUIRED, RULE_TYPE, RuleStatus, Surroundings, USER_DEFINED, checked_rule,
+    connection_id, connection_of, is_audited, is_provisioned, mode_of, needed, policy, private_target, required_rules,
+    rule_status, rules_from_resource,
+};
 pub use tags::{ServiceTag, ServiceTags, TagError};
