@@ -7,6 +7,7 @@
 
 mod connection;
 mod endpoint;
+mod registration;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,9 @@ mod zone;
 
 pub use connection::{CONNECTION_TARGETS, ConnectionStatus, connection_type};
 pub use endpoint::PrivateEndpoint;
+pub use registration::{
+    AUTOMATIC, Change, OWNERS, Registration, ZoneNames, has_consequences, register, registration_types, release,
+};
 pub use snapshot::{NetworkSnapshot, SNAPSHOT_TYPES, WorkspaceView, ZoneView};
 pub use vnet::{Forwarder, NetworkKind, Subnet, VirtualNetwork, parse_prefix};
 pub use zone::{Record, RecordData, RecordKind, ServiceRecord, Zone, check_record_name, check_zone_name};

@@ -240,7 +240,8 @@ impl<'r> Reader<'r> {
             }
         }
         for kind in RecordKind::ALL {
-            for row in self.of(&format!("{ZONE_TYPE}/{}", kind.as_str())) {
+            let rows = self.of(&format!("{ZONE_TYPE}/{}", kind.as_str()));
+            for row in rows.into_iter().filter(|row| kind.has_values(row.properties())) {
                 let Some(record) = self.keep(&row.id, Record::new(kind, row.name(), row.properties())) else {
                     continue;
                 };

@@ -265,3 +265,97 @@ fn odd_rows_are_told_and_left_out() {
     let (snapshot, problems) = NetworkSnapshot::from_resources(&rows);
     assert_eq!((snapshot.endpoints.len(), problems.len()), (2, 1));
 }
+
+/// Applies changes to rows.
+fn apply(rows: &mut Vec<Resource>, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Remove(id) => rows.retain(|row| row.id != id),
+            Change::Put(id, body) => {
+                let found = rows.iter_mut().find(|row| row.id == id);
+                match found {
+                    Some(row) => row.body = body,
+                    None => rows.push(Resource { id, body, ..row(WORKSPACE, json!({})) }),
+                }
+            }
+        }
+    }
+}
+
+fn wish(network: &str, address: &str) -> Registration {
+    let zone = ResourceId::parse(&format!("{GROUP}/{ZONE_TYPE}/{WORKSPACE_ZONE}")).unwrap();
+    let network = ResourceId::parse(&format!("{GROUP}/{NETWORK_TYPE}/{network}")).unwrap();
+    let names = workspace_record_names("G", "local").to_vec();
+    Registration { network, address: ip(address), zones: vec![ZoneNames { zone, automatic: true, names }] }
+}
+
+fn endpoint_id(name: &str) -> ResourceId {
+    ResourceId::parse(&format!("{GROUP}/{PRIVATE_ENDPOINT_TYPE}/{name}")).unwrap()
+}
+
+#[test]
+fn names_come_and_go_with_their_private_endpoints() {
+    let mut rows = Vec::new();
+    let (one, two) = (endpoint_id("one"), endpoint_id("two"));
+    let changes = register(&one, Some(&wish("net1", "10.0.0.4")), &rows);
+    apply(&mut rows, changes);
+    let names: Vec<&str> = rows.iter().map(Resource::name).collect();
+    assert_eq!(names, [WORKSPACE_ZONE, "*.g.inference.local", "g.workspace.local", "net1"]);
+    assert_eq!(register(&one, Some(&wish("net1", "10.0.0.4")), &rows), [], "it is as it should be");
+    let changes = register(&two, Some(&wish("net2", "10.1.0.4")), &rows);
+    apply(&mut rows, changes);
+    let records = |rows: &[Resource]| {
+        rows.iter().find(|row| row.name().starts_with('*')).map(|row| row.properties()["aRecords"].clone())
+    };
+    let address = |text: &str| json!({"ipv4Address": text});
+    assert_eq!(records(&rows), Some(json!([address("10.0.0.4"), address("10.1.0.4")])));
+    // Another address replaces the old one.
+    let changes = register(&one, Some(&wish("net1", "10.0.0.9")), &rows);
+    apply(&mut rows, changes);
+    assert_eq!(records(&rows), Some(json!([address("10.1.0.4"), address("10.0.0.9")])));
+    // A record that was removed by hand is mended.
+    rows.retain(|row| !row.name().starts_with('*'));
+    let changes = register(&two, Some(&wish("net2", "10.1.0.4")), &rows);
+    apply(&mut rows, changes);
+    assert_eq!(records(&rows), Some(json!([address("10.1.0.4")])));
+    let changes = release(&two, &rows);
+    apply(&mut rows, changes);
+    assert!(!rows.iter().any(|row| row.name() == "net2") && rows.iter().any(|row| row.name() == "net1"));
+    let changes = release(&one, &rows);
+    apply(&mut rows, changes);
+    assert_eq!(rows, []);
+}
+
+#[test]
+fn what_was_made_by_hand_stays() {
+    let zone = format!("{ZONE_TYPE}/{WORKSPACE_ZONE}");
+    let mut rows = vec![
+        row(&zone, json!({})),
+        row(&format!("{zone}/A/*.g.inference.local"), json!({"ttl": 60, "aRecords": [{"ipv4Address": "9.9.9.9"}]})),
+        row(&format!("{zone}/virtualNetworkLinks/net1"), json!({"virtualNetwork": {"id": "/subscriptions/5e"}})),
+    ];
+    let before = rows.clone();
+    let changes = register(&endpoint_id("one"), Some(&wish("net1", "10.0.0.4")), &rows);
+    apply(&mut rows, changes);
+    assert!(rows.iter().any(|row| row.name() == "net1-2"), "the link's name was taken");
+    let changes = release(&endpoint_id("one"), &rows);
+    apply(&mut rows, changes);
+    rows[1].body.as_object_mut().unwrap().remove(OWNERS);
+    assert_eq!(rows, before);
+}
+
+#[test]
+fn what_goes_with_a_private_endpoint_or_a_network() {
+    let rows = everything();
+    assert_eq!(
+        release(&endpoint_id("pe1"), &rows),
+        [Change::Remove(rows.iter().find(|row| row.name() == "pe1.1").unwrap().id.clone())]
+    );
+    let network = ResourceId::parse(&format!("{GROUP}/{NETWORK_TYPE}/one")).unwrap();
+    let link = rows.iter().find(|row| row.name() == "one" && row.id.is_type(ZONE_LINK_TYPE)).unwrap();
+    assert_eq!(release(&network, &rows), [Change::Remove(link.id.clone())]);
+    assert_eq!(release(&link.id, &rows), []);
+    let mut rows = rows;
+    rows.iter_mut().for_each(|row| row.deleting = true);
+    assert_eq!(release(&network, &rows), []);
+}

@@ -181,6 +181,18 @@ impl RecordData {
     }
 }
 
+impl RecordKind {
+    /// Whether the properties of a record set hold values; one without any is as good as absent.
+    #[must_use]
+    pub fn has_values(self, properties: &Value) -> bool {
+        match &properties[self.property()] {
+            Value::Null => false,
+            Value::Array(values) => !values.is_empty(),
+            _ => true,
+        }
+    }
+}
+
 impl Record {
     /// Reads the properties of a record set.
     ///
