@@ -14,11 +14,15 @@
 //! `casemate_model::egress`.
 
 mod attach;
+mod bucket;
 mod buffers;
 mod config;
+mod dns;
 mod log;
 mod metadata;
+mod pool;
 mod recorder;
+mod resolve;
 
 use std::{io, sync::Arc};
 

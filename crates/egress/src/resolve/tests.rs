@@ -1,0 +1,1 @@
+//! Against name servers on loopback, good and bad.
