@@ -64,6 +64,8 @@ pub enum Step {
     NetworkNamespace,
     /// Bringing up the loopback interface and checking that nothing else is there.
     Loopback,
+    /// Handing every connection to the platform's gateway.
+    Proxy,
     /// Cloning the first process of the sandbox into its namespaces.
     Namespaces,
     /// Preparing the id-mapped view of the mounts.
@@ -102,6 +104,11 @@ impl Step {
                 "an empty network namespace",
                 "Use a kernel with CONFIG_NET_NS, and set net.core.fb_tunnels_only_for_init_net=1 if tunnel devices \
                  appear in new network namespaces.",
+            ),
+            Step::Proxy => (
+                "transparent proxying",
+                "Use a kernel with CONFIG_NF_TABLES_INET, CONFIG_NFT_TPROXY and CONFIG_NFT_REJECT_INET; where they are \
+                 modules, load them before the platform starts: modprobe -a nf_tables nft_tproxy nft_reject_inet.",
             ),
             Step::Namespaces => (
                 "creation of pid, mount, ipc, uts and cgroup namespaces",
@@ -142,6 +149,7 @@ impl fmt::Display for Step {
             Step::Shed => "shed inherited groups and descriptors",
             Step::NetworkNamespace => "create the network namespace",
             Step::Loopback => "set up the loopback interface",
+            Step::Proxy => "hand connections to the gateway",
             Step::Namespaces => "create the namespaces",
             Step::IdMap => "prepare the id-mapped mounts",
             Step::RootFs => "build the root file system",

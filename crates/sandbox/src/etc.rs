@@ -84,9 +84,18 @@ fn written(plan: &Plan) -> Vec<(PathBuf, Etc)> {
             b"passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n".to_vec(),
         ),
         ("/etc/hosts", from_host("/etc/hosts").unwrap_or(hosts)),
-        ("/etc/resolv.conf", from_host("/etc/resolv.conf").unwrap_or_default()),
+        ("/etc/resolv.conf", resolver(plan.network)),
     ];
     texts.into_iter().map(|(path, content)| (PathBuf::from(path), Etc::Text(content))).collect()
+}
+
+/// The platform answers inside at any address.
+fn resolver(network: Network) -> Vec<u8> {
+    match network {
+        Network::Isolated => Vec::new(),
+        Network::Gateway => b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n".to_vec(),
+        Network::Host => content(Path::new("/etc/resolv.conf")).unwrap_or_default(),
+    }
 }
 
 fn accounts() -> Vec<u8> {
@@ -160,7 +169,7 @@ mod tests {
     #[test]
     fn accounts_and_keys_of_the_host_stay_outside() {
         let home = Path::new("/nowhere");
-        for network in [Network::Host, Network::Isolated] {
+        for network in [Network::Host, Network::Isolated, Network::Gateway] {
             for (path, entry) in collect(&plan(network, true, home)) {
                 let text = path.to_string_lossy();
                 assert!(!["shadow", "private", "machine-id"].iter().any(|word| text.contains(word)), "{text}");

@@ -15,7 +15,7 @@ use crate::error::{During, Step, StepFailure};
 use crate::plan::{Ids, PAYLOAD_ID, Plan, Report, read_frame, write_frame};
 use crate::spec::Network;
 use crate::sys::Forked;
-use crate::{init, netns, sys};
+use crate::{gateway, init, netns, sys};
 
 /// Helper and first process take turns by these bytes.
 pub(crate) const CREATED: u8 = b'c';
@@ -54,8 +54,13 @@ fn run(control: &UnixStream) -> Result<(), StepFailure> {
         .during(Step::Plan, "read")?
         .ok_or_else(|| StepFailure::new(Step::Plan, "the platform has gone"))?;
     shed(&plan)?;
-    if plan.network == Network::Isolated {
-        netns::enter_empty()?;
+    match plan.network {
+        Network::Isolated => netns::enter_empty()?,
+        Network::Gateway => {
+            netns::enter_empty()?;
+            gateway::prepare()?;
+        }
+        Network::Host => {}
     }
     let id_maps = id_maps(&plan)?;
     let (mine, theirs) = UnixStream::pair().during(Step::Namespaces, "socket pair")?;

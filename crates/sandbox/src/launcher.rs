@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{SandboxError, StepFailure};
+use crate::egress::EgressSockets;
+use crate::error::{SandboxError, Step, StepFailure};
 use crate::limits::{Held, Limiter, LimitsBackend};
 use crate::plan::{COMMAND_GO, Ids, Plan, Report, read_frame, write_frame};
 use crate::privilege::IdRange;
 use crate::probe::KernelFeatures;
-use crate::sandbox::{First, Sandbox};
+use crate::sandbox::{First, Inside, Sandbox};
 use crate::sockets::SocketMaker;
 use crate::spec::{Limits, Network, SandboxSpec};
 use crate::{HELPER_ARG, cgroup};
@@ -135,7 +136,7 @@ impl Launcher {
             env: Vec::new(),
             cwd: PathBuf::from("/"),
             mounts: Vec::new(),
-            network: Network::Isolated,
+            network: Network::Gateway,
             installer_config: false,
             limits: Limits { memory_bytes: 64 << 20, milli_cpus: 1000, pids: 4, scratch_bytes: 1 << 20 },
             scratch: root_dir(&self.config.scratch),
@@ -182,8 +183,13 @@ impl Launcher {
         };
         let first = starting.first.insert(first);
         let network = match plan.network {
-            Network::Isolated => Some(Arc::new(self.open_network(first, &control, plan)?)),
+            Network::Isolated | Network::Gateway => Some(Arc::new(self.open_network(first, &control, plan)?)),
             Network::Host => None,
+        };
+        // Nothing of the payload's runs yet, so nothing can be where these are to be.
+        let egress = match &network {
+            Some(network) if plan.network == Network::Gateway => Some(self.open_egress(network)?),
+            _ => None,
         };
         if let Some(held) = &mut starting.held {
             self.limiter.watch(held, first.pid, first.pidfd.as_fd(), &plan.limits).map_err(used("start the watch"))?;
@@ -195,7 +201,8 @@ impl Launcher {
             other => return Err(unexpected(plan, &other)),
         }
         let (first, held) = starting.finish().map_err(used("collect the helper"))?;
-        Ok(Sandbox::new(plan.name.clone(), first, control, network, Arc::clone(&self.sockets), held))
+        let sockets = Arc::clone(&self.sockets);
+        Ok(Sandbox::new(plan.name.clone(), first, control, Inside { network, sockets, egress }, held))
     }
 
     /// The helper gets the socket, the two outputs, and nothing of the platform's environment.
@@ -222,11 +229,14 @@ impl Launcher {
         }
     }
 
+    fn open_egress(&self, network: &Arc<OwnedFd>) -> Result<EgressSockets, SandboxError> {
+        let used = |context| move |source| SandboxError::Helper { context, source };
+        self.sockets.egress(network).map_err(used("open the gateway's sockets"))
+    }
+
     fn next_report(&self, control: &UnixStream, plan: &Plan) -> Result<Report, SandboxError> {
         match read_frame(control) {
-            Ok(Some(Report::Failed(StepFailure { step, detail }))) => {
-                Err(SandboxError::Launch { name: plan.name.clone(), step, detail })
-            }
+            Ok(Some(Report::Failed(failure))) => Err(launch_error(plan, failure)),
             Ok(Some(report)) => Ok(report),
             Ok(None) => Err(SandboxError::Helper {
                 context: "wait for its report",
@@ -293,6 +303,14 @@ impl Drop for Starting {
         if let Some(held) = &self.held {
             held.release();
         }
+    }
+}
+
+/// Modules can be unloaded after the probe: then it is still the machine that lacks something, not the spec.
+fn launch_error(plan: &Plan, StepFailure { step, detail }: StepFailure) -> SandboxError {
+    match step.feature() {
+        Some((feature, fix)) if step == Step::Proxy => SandboxError::Missing { feature, evidence: detail, fix },
+        _ => SandboxError::Launch { name: plan.name.clone(), step, detail },
     }
 }
 

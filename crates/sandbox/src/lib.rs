@@ -11,10 +11,12 @@
 //! watches the platform's socket and ends, with everything inside, when the platform does.
 
 mod cgroup;
+mod egress;
 mod error;
 mod etc;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gateway;
 mod helper;
 mod idmapped;
 mod init;
@@ -35,6 +37,7 @@ mod spec;
 mod sys;
 mod watchdog;
 
+pub use egress::EgressSockets;
 pub use error::{SandboxError, Step};
 pub use helper::helper_main;
 pub use launcher::{Launcher, LauncherConfig};

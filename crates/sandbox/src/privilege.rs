@@ -33,9 +33,10 @@ pub enum Privilege {
 }
 
 /// What launching takes.
-const NEEDED: [Capability; 7] = [
+const NEEDED: [Capability; 8] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_SETUID,
     Capability::CAP_SETGID,
     Capability::CAP_SETPCAP,

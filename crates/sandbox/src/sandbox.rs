@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use crate::egress::EgressSockets;
 use crate::limits::Held;
 use crate::plan::{COMMAND_TERMINATE, Report, read_frame};
 use crate::sockets::SocketMaker;
@@ -24,10 +25,18 @@ pub struct Sandbox {
     name: String,
     first: First,
     control: UnixStream,
-    network: Option<Arc<OwnedFd>>,
-    sockets: Arc<SocketMaker>,
+    inside: Inside,
     held: Held,
     exit: Option<Exit>,
+}
+
+/// The platform's part in the sandbox's network.
+pub(crate) struct Inside {
+    /// The namespace; none for a sandbox in the host's.
+    pub network: Option<Arc<OwnedFd>>,
+    pub sockets: Arc<SocketMaker>,
+    /// For a gateway that has not been attached yet.
+    pub egress: Option<EgressSockets>,
 }
 
 /// The sandbox's first process, a child of the platform.
@@ -68,15 +77,8 @@ impl First {
 }
 
 impl Sandbox {
-    pub(crate) fn new(
-        name: String,
-        first: First,
-        control: UnixStream,
-        network: Option<Arc<OwnedFd>>,
-        sockets: Arc<SocketMaker>,
-        held: Held,
-    ) -> Self {
-        Self { name, first, control, network, sockets, held, exit: None }
+    pub(crate) fn new(name: String, first: First, control: UnixStream, inside: Inside, held: Held) -> Self {
+        Self { name, first, control, inside, held, exit: None }
     }
 
     /// The name from the spec.
@@ -98,10 +100,18 @@ impl Sandbox {
     /// payload. Costs some ten microseconds. An error for a sandbox that lives in the host's network.
     pub fn socket(&self) -> io::Result<OwnedFd> {
         let network = self
+            .inside
             .network
             .as_ref()
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this sandbox has no network of its own"))?;
-        self.sockets.make(network)
+        self.inside.sockets.dialer(network)
+    }
+
+    /// The sockets at which the payload's connections and name queries arrive, once: for a sandbox with
+    /// [`crate::Network::Gateway`], whose payload may have connected already. When they close, whatever is asked for is
+    /// refused at once; nobody else can take their place.
+    pub fn take_egress(&mut self) -> Option<EgressSockets> {
+        self.inside.egress.take()
     }
 
     /// Asks the payload to end, by SIGTERM.

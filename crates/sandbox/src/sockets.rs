@@ -11,12 +11,17 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::egress::EgressSockets;
+
 /// Requests waiting for the thread; more callers wait to ask.
 const QUEUE: usize = 64;
 
+/// Runs in the asked-for namespace, or learns why the thread could not enter it.
+type Job = Box<dyn FnOnce(io::Result<()>) + Send>;
+
 struct Request {
     network: Arc<OwnedFd>,
-    answer: SyncSender<io::Result<OwnedFd>>,
+    job: Job,
 }
 
 /// The thread and the way to ask it. Dropping it ends the thread.
@@ -47,9 +52,25 @@ impl SocketMaker {
     }
 
     /// A non-blocking, close-on-exec IPv4 TCP socket inside `network`.
-    pub fn make(&self, network: &Arc<OwnedFd>) -> io::Result<OwnedFd> {
+    pub fn dialer(&self, network: &Arc<OwnedFd>) -> io::Result<OwnedFd> {
+        self.make(network, || {
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            Ok(socket(AddressFamily::Inet, SockType::Stream, flags, None)?)
+        })
+    }
+
+    /// The gateway's sockets inside `network`.
+    pub fn egress(&self, network: &Arc<OwnedFd>) -> io::Result<EgressSockets> {
+        self.make(network, EgressSockets::open)
+    }
+
+    fn make<T: Send + 'static>(&self, network: &Arc<OwnedFd>, create: fn() -> io::Result<T>) -> io::Result<T> {
         let (answer, answered) = sync_channel(1);
-        let request = Request { network: Arc::clone(network), answer };
+        let job: Job = Box::new(move |entered| {
+            // The caller may have given up.
+            let _ = answer.send(entered.and_then(|()| create()));
+        });
+        let request = Request { network: Arc::clone(network), job };
         self.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())?;
         answered.recv().unwrap_or_else(|_| Err(gone()))
     }
@@ -75,20 +96,11 @@ fn park() -> io::Result<OwnedFd> {
 }
 
 fn serve(parked: &OwnedFd, requests: &Receiver<Request>) {
-    while let Ok(request) = requests.recv() {
-        let made = make_inside(&request.network);
-        let back = setns(parked.as_fd(), CloneFlags::CLONE_NEWNET);
-        // The caller may have given up.
-        let _ = request.answer.send(back.map_err(io::Error::from).and(made));
-        if back.is_err() {
+    while let Ok(Request { network, job }) = requests.recv() {
+        job(setns(network.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
+        if setns(parked.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
             // Staying would hold the wrong namespace; later callers learn that the thread has ended.
             return;
         }
     }
-}
-
-fn make_inside(network: &OwnedFd) -> io::Result<OwnedFd> {
-    setns(network.as_fd(), CloneFlags::CLONE_NEWNET)?;
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    Ok(socket(AddressFamily::Inet, SockType::Stream, flags, None)?)
 }

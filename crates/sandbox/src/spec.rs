@@ -67,6 +67,9 @@ pub enum Network {
     /// A namespace of its own with nothing but the loopback interface: no way in but [`crate::Sandbox::socket`], and
     /// no way out.
     Isolated,
+    /// As isolated, but every TCP connection to elsewhere, whatever its address, arrives at the platform, and so does
+    /// every name query: see [`crate::Sandbox::take_egress`]. Everything else is refused.
+    Gateway,
     /// The host's network, for environment builds that fetch packages.
     Host,
 }

@@ -12,6 +12,8 @@
 mod basics;
 mod closed;
 mod delegation;
+mod egress;
+mod egress_world;
 mod escapes;
 mod files;
 mod lifetime;
@@ -50,8 +52,16 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<(String, Mode, &'static Test)> {
-    let all =
-        [basics::TESTS, files::TESTS, network::TESTS, escapes::TESTS, limits::TESTS, lifetime::TESTS, closed::TESTS];
+    let all = [
+        basics::TESTS,
+        files::TESTS,
+        network::TESTS,
+        egress::TESTS,
+        escapes::TESTS,
+        limits::TESTS,
+        lifetime::TESTS,
+        closed::TESTS,
+    ];
     let both = [Mode::Root, Mode::User];
     let each = all.into_iter().flatten().flat_map(|test| both.into_iter().map(move |mode| (mode, test)));
     let each = each.chain(limits::TESTS.iter().map(|test| (Mode::Delegated, test)));
