@@ -74,11 +74,6 @@ async fn a_large_answer_passes_without_being_held() {
 }
 
 /// HTTP/2 has its host in the target; over HTTP/1.1 the target may be absolute as well.
-fn to_url(request: http::Request<Body>) -> http::Request<Body> {
-    let url = format!("https://{}{}", request.headers()["host"].to_str().unwrap(), request.uri());
-    at(request, &url)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_upload_passes_without_being_held() {
     let model = sink().await;

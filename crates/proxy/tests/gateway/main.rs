@@ -9,6 +9,7 @@ mod bodies;
 mod codes;
 mod hostile;
 mod http2;
+mod inbound;
 mod life;
 mod queue;
 mod split;

@@ -268,6 +268,11 @@ impl Stage {
     }
 
     pub async fn start_with(table: RouteTable, adjust: impl FnOnce(&mut GatewayConfig)) -> Self {
+        Self::start_on("127.0.0.1:0", table, adjust).await
+    }
+
+    /// With its public listener at `bind`, which must take connections to 127.0.0.1.
+    pub async fn start_on(bind: &str, table: RouteTable, adjust: impl FnOnce(&mut GatewayConfig)) -> Self {
         let (authority, _) = CertificateAuthority::create(Timestamp::now()).unwrap();
         let names = ["*.local.inference.casemate.internal", "localhost", "127.0.0.1"].map(str::to_owned);
         let leaf = authority.issue(&names, Timestamp::now(), Duration::from_secs(3600)).unwrap();
@@ -288,12 +293,14 @@ impl Stage {
                 Some(Origin::Private { target, .. }) => target.name().to_owned(),
                 None => "nowhere".to_owned(),
             };
-            let text = format!("management {} from {origin}", request.uri().path());
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+            let text = format!("management {}", request.uri().path());
+            let mut answer = Response::new(Full::new(Bytes::from(text)));
+            answer.headers_mut().insert("x-origin", HeaderValue::from_str(&origin).unwrap());
+            Ok::<_, Infallible>(answer)
         });
         let gateway = Gateway::new(config, receiver, Arc::clone(&tokens), management);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind(bind).await.unwrap();
+        let address = SocketAddr::new([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
         let shutdown = CancellationToken::new();
         let (private, wanted) = watch::channel(Arc::default());
         let served = tokio::spawn(gateway.serve(listener, wanted, server_config(resolver), shutdown.clone()));
@@ -477,6 +484,12 @@ pub fn at(mut request: Request<Body>, path: &str) -> Request<Body> {
 }
 
 /// A body of frames that come from a channel.
+/// The same request with its host in the target, as HTTP/2 has it.
+pub fn to_url(request: Request<Body>) -> Request<Body> {
+    let url = format!("https://{}{}", request.headers()["host"].to_str().unwrap(), request.uri());
+    at(request, &url)
+}
+
 pub fn channel() -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
     let (sender, frames) = tokio::sync::mpsc::channel(1);
     (sender, Frames(frames).boxed_unsync())
