@@ -1,13 +1,14 @@
 //! Keeps credentials out of logs and messages.
 
-/// Replaces what stands between `://` and `@` of an address, wherever one occurs in the text.
+/// Replaces what stands between `://` and `@` of an address, wherever one occurs in the text. Quotes may be part of a
+/// password, so they end no address: rather too much is masked than too little.
 pub(super) fn mask_urls(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("://") {
         let (before, after) = rest.split_at(start + 3);
         masked.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || "/?#'\"`<>".contains(c)).unwrap_or(after.len());
+        let end = after.find(|c: char| c.is_whitespace() || "/?#".contains(c)).unwrap_or(after.len());
         rest = match after[..end].rfind('@') {
             Some(at) => {
                 masked.push_str("****");
@@ -65,6 +66,7 @@ mod tests {
             ("https://to@ken@example.org", "https://****@example.org"),
             ("a http://u:p@h/ b git+https://t@h/x", "a http://****@h/ b git+https://****@h/x"),
             ("`https://u:p@h`", "`https://****@h`"),
+            ("https://'u:p\"<w>`@h", "https://****@h"),
             ("://", "://"),
         ];
         for (text, expected) in cases {
