@@ -1,8 +1,11 @@
 //! Address prefixes as rules and tags write them.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{address::unmapped, name::shown};
@@ -64,7 +67,7 @@ impl Prefix {
     /// Whether all of it is for private use: RFC 1918, unique local or shared address space.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        PRIVATE.iter().any(|range| range.parse::<IpNet>().is_ok_and(|range| range.contains(&self.0)))
+        PRIVATE.iter().any(|range| range.contains(&self.0))
     }
 }
 
@@ -73,7 +76,14 @@ fn plain(length: &str) -> Option<u8> {
     length.bytes().all(|byte| byte.is_ascii_digit()).then(|| length.parse().ok())?
 }
 
-const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+/// RFC 1918, shared and unique local space.
+const PRIVATE: [IpNet; 5] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7)),
+];
 
 impl From<IpAddr> for Prefix {
     fn from(address: IpAddr) -> Self {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    address::{AddressClass, classify},
+    address::classify,
     name::shown,
     pattern::{HostPattern, PatternError},
     policy::{Rule, Target},
@@ -215,6 +215,9 @@ fn read(name: &str, entry: &Value) -> Result<ServiceTag, TagError> {
     if name.is_empty() || name.len() > 80 || !name.chars().all(plain) {
         return Err(TagError::Shape(format!("'{}' is not a tag's name", shown(name))));
     }
+    if !entry.is_object() {
+        return Err(TagError::Shape(format!("tag '{}' is not an object", shown(name))));
+    }
     let entry: Entry = serde_json::from_value(entry.clone()).map_err(|error| {
         // The message can quote what is in the file.
         TagError::Shape(format!("tag '{}': {}", shown(name), shown(&error.to_string())))
@@ -258,16 +261,17 @@ fn read_prefixes(tag: &str, prefixes: &[String]) -> Result<Vec<Prefix>, TagError
 /// Private space is fine when the prefix lies wholly inside it, and is not opened otherwise, so a wide prefix such as
 /// 8.0.0.0/5 is refused only for covering one of these.
 fn forbidden(prefix: Prefix) -> Option<&'static str> {
-    const NEVER: [&str; 16] = [
-        "127.0.0.0/8",
-        "::1",
-        "169.254.0.0/16",
-        "fe80::/10",
+    const NEVER: [&str; 17] = [
+        "169.254.169.254",
         "168.63.129.16",
         "100.100.100.200",
         "fd00:ec2::254",
         "fd20:ce::254",
         "fd00:42::42",
+        "127.0.0.0/8",
+        "::1",
+        "169.254.0.0/16",
+        "fe80::/10",
         "0.0.0.0/8",
         "224.0.0.0/3",
         "ff00::/8",
@@ -277,12 +281,13 @@ fn forbidden(prefix: Prefix) -> Option<&'static str> {
         "198.18.0.0/15",
     ];
     let net = prefix.net();
+    if net.prefix_len() == 0 {
+        return Some("everything, loopback and metadata addresses included");
+    }
     let never = NEVER.iter().filter_map(|text| Prefix::parse(text).ok()).map(|never| never.net());
-    let overlap = |never: &ipnet::IpNet| net.contains(&never.addr()) || never.contains(&net.addr());
-    let found = never.into_iter().find(overlap)?;
-    // A prefix that starts inside, or the first that is covered.
-    Some(match classify(found.addr()) {
-        AddressClass::Unspecified if net.prefix_len() == 0 => "everything, loopback and metadata addresses included",
-        class => class.describe(),
-    })
+    let covered = never.into_iter().find_map(|never| match never.contains(&net) {
+        true => Some(net.addr()),
+        false => net.contains(&never).then(|| never.addr()),
+    })?;
+    Some(classify(covered).describe())
 }
