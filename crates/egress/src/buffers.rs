@@ -75,7 +75,9 @@ mod tests {
         let shelf = Arc::new(Shelf::default());
         let (greedy, modest) = (Buffers::new(Arc::clone(&shelf)), Buffers::new(Arc::clone(&shelf)));
         let mut held: Vec<Buffer> = (0..PER_SANDBOX + 5).map(|_| greedy.take()).collect();
-        let sizes = |held: &mut [Buffer], size| held.iter_mut().filter(|buffer| buffer.bytes().len() == size).count();
+        let sizes = |held: &mut [Buffer], size| {
+            held.iter_mut().map(|buffer| usize::from(buffer.bytes().len() == size)).sum::<usize>()
+        };
         assert_eq!((sizes(&mut held, LARGE), sizes(&mut held, SMALL)), (PER_SANDBOX, 5));
         assert_eq!(modest.take().bytes().len(), LARGE);
         drop(held);

@@ -17,12 +17,21 @@ mod attach;
 mod bucket;
 mod buffers;
 mod config;
+mod dial;
 mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod hello;
+mod http;
 mod log;
 mod metadata;
 mod pool;
 mod recorder;
+mod relay;
 mod resolve;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{io, sync::Arc};
 
@@ -36,7 +45,15 @@ pub use crate::{
     log::{DecisionLog, LogQuery},
     metadata::{IdentityToken, InstanceIdentity},
 };
-use crate::{buffers::Shelf, recorder::Recorder};
+use crate::{
+    attach::{Sandbox, Wire},
+    buffers::{Buffers, Shelf},
+    dns::{Responder, dns_socket, serve_dns},
+    pool::NamePool,
+    recorder::{Event, Recorder},
+    relay::Throttle,
+    resolve::Upstream,
+};
 
 /// The gateway of one platform. A clone is the same gateway.
 #[derive(Clone)]
@@ -47,6 +64,7 @@ struct Shared {
     config: EgressConfig,
     clock: Clock,
     log: DecisionLog,
+    resolver: Upstream,
     shelf: Arc<Shelf>,
     tasks: TaskTracker,
 }
@@ -58,6 +76,7 @@ impl Gateway {
     /// When the log's directory can't be used, or the name server's address can't be.
     pub fn new(config: EgressConfig) -> Result<Self, Fault> {
         let clock = Clock::system();
+        let resolver = Upstream::new(config.upstream_dns)?;
         let log = DecisionLog::open(&config.log_dir, clock.clone()).map_err(|error| {
             let dir = config.log_dir.display();
             let message = format!(
@@ -66,7 +85,7 @@ impl Gateway {
             );
             Fault::new(FaultKind::Unavailable, "DecisionLogUnavailable", message)
         })?;
-        Ok(Self(Arc::new(Shared { config, clock, log, shelf: Arc::default(), tasks: TaskTracker::new() })))
+        Ok(Self(Arc::new(Shared { config, clock, log, resolver, shelf: Arc::default(), tasks: TaskTracker::new() })))
     }
 
     /// Serves a sandbox through its sockets until the attachment is dropped, which cuts every stream. Must be called
@@ -82,11 +101,50 @@ impl Gateway {
         policy: watch::Receiver<Arc<EgressPolicy>>,
         identity: Option<Arc<dyn InstanceIdentity>>,
     ) -> io::Result<Attachment> {
+        self.attach_by(sockets, owner, policy, identity, Wire::default())
+    }
+
+    fn attach_by(
+        &self,
+        sockets: EgressSockets,
+        owner: Owner,
+        policy: watch::Receiver<Arc<EgressPolicy>>,
+        identity: Option<Arc<dyn InstanceIdentity>>,
+        wire: Wire,
+    ) -> io::Result<Attachment> {
+        let shared = &self.0;
+        let limits = shared.config.limits.clone();
         let listener = attach::listener(sockets.tcp)?;
-        let recorder = Arc::new(Recorder::new(self.0.log.clone(), owner, self.0.clock.clone()));
+        let dns = sockets.dns.into_iter().map(dns_socket).collect::<io::Result<Vec<_>>>()?;
+        let recorder = Arc::new(Recorder::new(shared.log.clone(), owner, shared.clock.clone()));
+        let pool = Arc::new(NamePool::new(limits.names, limits.new_names_per_minute));
+        let responder = Arc::new(Responder::new(Arc::clone(&pool), policy.clone(), &limits, lookups(&recorder)));
+        let sandbox = Sandbox {
+            front_door: shared.config.front_door,
+            policy,
+            pool,
+            resolver: shared.resolver.for_sandbox(),
+            recorder: Arc::clone(&recorder),
+            identity,
+            clock: shared.clock.clone(),
+            buffers: Buffers::new(Arc::clone(&shared.shelf)),
+            throttle: Throttle::new(limits.bytes_per_second),
+            tokens: Sandbox::token_permits(),
+            wire,
+            limits,
+        };
+        let sandbox = Arc::new(sandbox);
         let stop = CancellationToken::new();
-        let attachment = attach::attachment(Arc::clone(&recorder), &stop);
-        self.0.tasks.spawn(attach::serve(listener, recorder, stop));
+        let attachment = Attachment {
+            recorder,
+            #[cfg(test)]
+            pool: Arc::clone(&sandbox.pool),
+            _stop: stop.clone().drop_guard(),
+        };
+        for socket in dns {
+            shared.tasks.spawn(serve_dns(socket, Arc::clone(&responder), stop.clone()));
+        }
+        shared.tasks.spawn(stop.run_until_cancelled_owned(attach::serve(listener, sandbox)));
         Ok(attachment)
     }
 
@@ -95,6 +153,15 @@ impl Gateway {
     pub fn log(&self) -> &DecisionLog {
         &self.0.log
     }
+}
+
+/// Has lookups recorded beside connections.
+fn lookups(recorder: &Arc<Recorder>) -> dns::RecordLookup {
+    let recorder = Arc::clone(recorder);
+    Box::new(move |name, decision| {
+        let name = Some(name.to_owned());
+        recorder.record(Event { name, ..Event::decided(None, None, 0, "dns", decision) });
+    })
 }
 
 impl std::fmt::Debug for Gateway {

@@ -17,21 +17,22 @@ use casemate_model::{
 };
 use tokio::time::Instant;
 
-use crate::{DecisionLog, Owner};
+use crate::{DecisionLog, Owner, bucket::Bucket};
 
 /// Entries for one destination and verdict within a window; further ones are summed up at its end.
 const FIRST: u64 = 10;
 /// How long identical decisions are summed up for.
 const WINDOW: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
 /// Different destinations that are told apart within a window.
 const KEYS: usize = 2048;
 /// The latest refusals that are kept to be shown at once.
 const RECENT: usize = 64;
-/// Longest reason in the log, in bytes; ours are shorter, unless a name in them is long.
+/// Longest reason in the log, in characters; ours are shorter, unless a name in them is long.
 const REASON: usize = 600;
-/// Entries that may come at once, and how long one more takes: that of refusals lets two files hold days of a flood.
-const REFUSALS: (f64, f64) = (300.0, 3.0);
-const PASSES: (f64, f64) = (1000.0, 1.0);
+/// Entries that may come at once, and how many more each minute: at that rate two files hold days of a flood of refusals.
+const REFUSALS: (u32, u32) = (300, 20);
+const PASSES: (u32, u32) = (1000, 60);
 
 /// Takes what one sandbox's connections and queries came to. Never waits.
 pub(crate) struct Recorder {
@@ -94,8 +95,8 @@ type Key = (Option<String>, Option<IpAddr>, u16, &'static str, bool);
 
 struct State {
     since: Instant,
-    refusals: Budget,
-    passes: Budget,
+    refusals: Bucket,
+    passes: Bucket,
     seen: HashMap<Key, Seen>,
     others: HashMap<(&'static str, bool), Sum>,
     recent: VecDeque<(Key, LogEntry)>,
@@ -122,38 +123,13 @@ impl Sum {
     }
 }
 
-/// A bucket of entries that fills with time.
-struct Budget {
-    left: f64,
-    most: f64,
-    seconds: f64,
-    at: Instant,
-}
-
-impl Budget {
-    fn new((most, seconds): (f64, f64), at: Instant) -> Self {
-        Self { left: most, most, seconds, at }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.left = (self.left + passed / self.seconds).min(self.most);
-        let enough = self.left >= 1.0;
-        if enough {
-            self.left -= 1.0;
-        }
-        enough
-    }
-}
-
 impl Recorder {
     pub(crate) fn new(log: DecisionLog, owner: Owner, clock: Clock) -> Self {
         let now = Instant::now();
         let state = State {
             since: now,
-            refusals: Budget::new(REFUSALS, now),
-            passes: Budget::new(PASSES, now),
+            refusals: Bucket::new(REFUSALS.0, REFUSALS.1, MINUTE),
+            passes: Bucket::new(PASSES.0, PASSES.1, MINUTE),
             seen: HashMap::new(),
             others: HashMap::new(),
             recent: VecDeque::new(),
@@ -163,21 +139,21 @@ impl Recorder {
 
     /// Takes one decision.
     pub(crate) fn record(&self, event: Event) {
-        let (now, key) = (Instant::now(), event.key());
+        let key = event.key();
         let mut state = self.state();
         let state = &mut *state;
-        let budget = if event.allowed { &mut state.passes } else { &mut state.refusals };
+        let budget = if event.allowed { &state.passes } else { &state.refusals };
         let room = state.seen.len() < KEYS;
         let entry = match state.seen.get_mut(&key) {
             Some(seen) if seen.told >= FIRST => {
                 seen.untold.add(1, event.sent, event.received);
                 return;
             }
-            Some(seen) if budget.take(now) => {
+            Some(seen) if budget.take() => {
                 seen.told += 1;
                 self.entry(&event)
             }
-            None if room && budget.take(now) => {
+            None if room && budget.take() => {
                 let entry = self.entry(&event);
                 let like = Event { sent: 0, received: 0, ..event };
                 state.seen.insert(key.clone(), Seen { told: 1, untold: Sum::default(), like });
@@ -219,8 +195,8 @@ impl Recorder {
             if untold.count == 0 {
                 continue;
             }
-            let budget = if like.allowed { &mut state.passes } else { &mut state.refusals };
-            if !budget.take(now) {
+            let budget = if like.allowed { &state.passes } else { &state.refusals };
+            if !budget.take() {
                 let others = state.others.entry((like.protocol, like.allowed)).or_default();
                 others.add(untold.count, untold.sent, untold.received);
                 continue;
@@ -240,8 +216,8 @@ impl Recorder {
 
     fn entry(&self, event: &Event) -> LogEntry {
         let mut reason = event.reason.clone();
-        if reason.len() > REASON {
-            reason.truncate(reason.floor_char_boundary(REASON));
+        if let Some((end, _)) = reason.char_indices().nth(REASON) {
+            reason.truncate(end);
             reason.push('…');
         }
         LogEntry {

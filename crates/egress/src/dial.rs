@@ -1,0 +1,166 @@
+//! Dialling: the addresses of an approved destination, checked by the route, tried in turn.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use casemate_model::egress::{EgressPolicy, HostName, PrivateDestination, Route};
+use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+
+use crate::{attach::Sandbox, stream::Destination};
+
+/// Addresses of one name that are tried at most.
+const TRIED: usize = 8;
+/// How long one address is tried alone before the next one is tried beside it (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// A connection that was made, and the address it leads to.
+pub(crate) struct Dialled {
+    pub(crate) stream: TcpStream,
+    pub(crate) address: SocketAddr,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// The name leads to no address that the route means: a refusal.
+    Refused { address: Option<IpAddr>, reason: String },
+    /// It is approved, but cannot be reached.
+    Failed { address: Option<IpAddr>, reason: String },
+}
+
+/// Resolves, checks and connects, within the sandbox's time limit.
+pub(crate) async fn dial(sandbox: &Sandbox, destination: &Destination, route: &Route) -> Result<Dialled, DialError> {
+    let limit = sandbox.limits.connect_timeout;
+    match tokio::time::timeout(limit, attempt(sandbox, destination, route)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let reason = format!("It is approved, but did not answer within {} s.", limit.as_secs());
+            Err(DialError::Failed { address: None, reason })
+        }
+    }
+}
+
+async fn attempt(sandbox: &Sandbox, destination: &Destination, route: &Route) -> Result<Dialled, DialError> {
+    let addresses = match route {
+        Route::Private(PrivateDestination::FrontDoor) => vec![sandbox.front_door],
+        _ => {
+            let found = find(sandbox, destination, route).await?;
+            let policy = sandbox.policy();
+            let admitted = policy.admit(route, &found);
+            if let Some(reason) = admitted.refusal(&destination.shown()) {
+                return Err(DialError::Refused { address: found.first().copied(), reason });
+            }
+            admitted.addresses.into_iter().map(|address| SocketAddr::new(address, destination.port)).collect()
+        }
+    };
+    connect(sandbox, &in_turns(addresses)).await
+}
+
+/// The addresses that the destination has, unchecked.
+async fn find(sandbox: &Sandbox, destination: &Destination, route: &Route) -> Result<Vec<IpAddr>, DialError> {
+    let name: &HostName = match (route, &destination.name) {
+        (Route::Private(PrivateDestination::Address(address)), _) => return Ok(vec![*address]),
+        (Route::Private(PrivateDestination::Name(name)), _) => name,
+        (_, Some(name)) => name,
+        (_, None) => return Ok(vec![destination.address]),
+    };
+    let found = sandbox.resolver.addresses(name).await;
+    found.map_err(|error| DialError::Failed { address: None, reason: format!("It is approved, but {error}") })
+}
+
+/// Whether a stream that leads to `address` is still what `route` means.
+pub(crate) fn still_leads_to(
+    policy: &EgressPolicy,
+    route: &Route,
+    was: &Route,
+    address: SocketAddr,
+    front_door: SocketAddr,
+) -> bool {
+    match route {
+        Route::Private(PrivateDestination::FrontDoor) => address == front_door,
+        // What the name resolves to now need not be what it was: the same rule is the same destination.
+        Route::Private(PrivateDestination::Name(_)) => {
+            route == was && !policy.admit(route, &[address.ip()]).addresses.is_empty()
+        }
+        _ => !policy.admit(route, &[address.ip()]).addresses.is_empty(),
+    }
+}
+
+/// IPv6 and IPv4 in turns, beginning with the family of the first address.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut turns = Vec::new();
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        let pair = (first.next(), second.next());
+        turns.extend(pair.0);
+        turns.extend(pair.1);
+        if pair == (None, None) {
+            break;
+        }
+    }
+    turns.truncate(TRIED);
+    turns
+}
+
+/// The first address that answers.
+async fn connect(sandbox: &Sandbox, addresses: &[SocketAddr]) -> Result<Dialled, DialError> {
+    let mut attempts = JoinSet::new();
+    let mut waiting = addresses.iter().copied();
+    let mut failure = None;
+    let mut next = Instant::now();
+    let mut more = true;
+    while more || !attempts.is_empty() {
+        tokio::select! {
+            biased;
+            Some(done) = attempts.join_next(), if !attempts.is_empty() => match done {
+                Ok((address, Ok(stream))) => return Ok(Dialled { stream, address }),
+                Ok((address, Err(error))) => {
+                    failure.get_or_insert((address, error));
+                    next = Instant::now();
+                }
+                // Attempts are not cancelled before this ends, and connecting does not panic.
+                Err(_) => {}
+            },
+            () = tokio::time::sleep_until(next), if more => match waiting.next() {
+                Some(address) => {
+                    let wire = sandbox.wire.to_upstream(address);
+                    attempts.spawn(async move { (address, TcpStream::connect(wire).await) });
+                    next = Instant::now() + HEAD_START;
+                }
+                None => more = false,
+            },
+        }
+    }
+    let (address, reason) = match failure {
+        Some((address, error)) => {
+            (Some(address.ip()), format!("It is approved, but {address} cannot be reached: {error}."))
+        }
+        None => (None, "It is approved, but has no address.".to_owned()),
+    };
+    Err(DialError::Failed { address, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let parse =
+            |list: &str| -> Vec<SocketAddr> { list.split_whitespace().map(|text| text.parse().unwrap()).collect() };
+        for (addresses, turns) in [
+            ("", ""),
+            ("1.1.1.1:1", "1.1.1.1:1"),
+            ("1.1.1.1:1 2.2.2.2:1 [::1]:1", "1.1.1.1:1 [::1]:1 2.2.2.2:1"),
+            ("[::1]:1 [::2]:1 [::3]:1 1.1.1.1:1", "[::1]:1 1.1.1.1:1 [::2]:1 [::3]:1"),
+        ] {
+            assert_eq!(in_turns(parse(addresses)), parse(turns), "{addresses}");
+        }
+        let many: Vec<SocketAddr> = (0..99).map(|port| SocketAddr::from(([1, 1, 1, 1], port))).collect();
+        assert_eq!(in_turns(many).len(), TRIED);
+    }
+}
