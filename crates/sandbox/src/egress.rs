@@ -1,7 +1,10 @@
 //! The platform's sockets inside a sandbox: where all that a payload asks of the network arrives. They exist before the
-//! payload does, and share their ports with nobody: without `SO_REUSEADDR` and `SO_REUSEPORT` the kernel refuses a
-//! second socket there, and the packet rules hand connections only to a socket that is marked as transparent, which
-//! takes rights over the namespace.
+//! payload does, and share their ports with nobody: the kernel refuses a second socket beside one that listens, and
+//! the packet rules hand connections only to a socket that is marked as transparent, which takes rights over the
+//! namespace. None has `SO_REUSEPORT`, and the UDP sockets no `SO_REUSEADDR`, by which they could be shared.
+//!
+//! To the kernel an accepted connection uses the port it was for. A payload's server at the same port is not disturbed
+//! as long as it asks for `SO_REUSEADDR`, which servers do.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,6 +49,8 @@ impl EgressSockets {
 
 fn listener(family: AddressFamily) -> nix::Result<OwnedFd> {
     let socket = new(family, SockType::Stream)?;
+    // For the accepted connections, which inherit it: a socket that listens shares its port with nobody all the same.
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // For both versions: the kernel keeps one mark.
     setsockopt(&socket, sockopt::IpTransparent, &true)?;
     if family == AddressFamily::Inet6 {

@@ -72,6 +72,9 @@ fn rules() -> Vec<(&'static str, Vec<Attributes>)> {
         rules.push(("a transparent proxy (nft_tproxy)", [own, tcp.clone(), proxy(), accept()].concat()));
     }
     rules.extend([
+        // Nobody answers from an address that stands for many.
+        ("multicast", [version(4), network_from(16, 224), udp.clone(), verdict(libc::NF_DROP)].concat()),
+        ("IPv6 multicast", [version(6), network(24, &[0xff]), udp.clone(), verdict(libc::NF_DROP)].concat()),
         ("name queries", [udp.clone(), destination(DNS_PORT), accept()].concat()),
         // A reset is what the next rule itself sends.
         ("resets", [tcp.clone(), transport_bit(13, 0x04), accept()].concat()),
@@ -95,6 +98,11 @@ fn protocol(number: libc::c_int) -> Vec<Attributes> {
 /// Matches bytes of the network header.
 fn network(offset: u32, bytes: &[u8]) -> Vec<Attributes> {
     vec![payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, bytes.len() as u32), equals(bytes)]
+}
+
+/// Matches a byte of the network header that is as large as this or larger.
+fn network_from(offset: u32, least: u8) -> Vec<Attributes> {
+    vec![payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, 1), compare(libc::NFT_CMP_GTE, &[least])]
 }
 
 /// Matches bytes of the transport header.
@@ -168,10 +176,14 @@ fn payload(base: libc::c_int, offset: u32, length: u32) -> Attributes {
 }
 
 fn equals(bytes: &[u8]) -> Attributes {
+    compare(libc::NFT_CMP_EQ, bytes)
+}
+
+fn compare(operator: libc::c_int, bytes: &[u8]) -> Attributes {
     let value = Attributes::default().bytes(NFTA_DATA_VALUE, bytes);
     let attributes = Attributes::default()
         .number(NFTA_CMP_SREG, REGISTER)
-        .number(NFTA_CMP_OP, libc::NFT_CMP_EQ as u32)
+        .number(NFTA_CMP_OP, operator as u32)
         .nest(NFTA_CMP_DATA, &value);
     expression("cmp", &attributes)
 }

@@ -13,9 +13,10 @@ mod basics;
 mod closed;
 mod delegation;
 mod egress;
-mod egress_world;
 mod escapes;
 mod files;
+mod gateway;
+mod leaks;
 mod lifetime;
 mod limits;
 mod network;
@@ -57,6 +58,7 @@ fn tests() -> Vec<(String, Mode, &'static Test)> {
         files::TESTS,
         network::TESTS,
         egress::TESTS,
+        leaks::TESTS,
         escapes::TESTS,
         limits::TESTS,
         lifetime::TESTS,

@@ -57,7 +57,7 @@ server = http.server.ThreadingHTTPServer(('127.0.0.1', 5001), Handler)
 print('ready', flush=True)
 server.serve_forever()";
 
-fn connect(running: &Running, port: u16) -> std::io::Result<TcpStream> {
+pub fn connect(running: &Running, port: u16) -> std::io::Result<TcpStream> {
     let socket: OwnedFd = running.sandbox.socket()?;
     let stream = TcpStream::from(socket);
     let flags = nix::fcntl::fcntl(&stream, nix::fcntl::F_GETFL)?;
