@@ -20,7 +20,7 @@ pub use registration::{
     AUTOMATIC, Change, OWNERS, Registration, ZoneNames, has_consequences, register, registration_types, release,
 };
 pub use snapshot::{NetworkSnapshot, SNAPSHOT_TYPES, WorkspaceView, ZoneView};
-pub use vnet::{Forwarder, NetworkKind, Subnet, VirtualNetwork, parse_prefix};
+pub use vnet::{Forwarder, NetworkKind, Subnet, VirtualNetwork, overlap, parse_prefix};
 pub use zone::{Record, RecordData, RecordKind, ServiceRecord, Zone, check_record_name, check_zone_name};
 
 /// The type of a virtual network.

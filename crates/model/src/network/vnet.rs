@@ -333,7 +333,8 @@ fn servers(given: &[Value], field: &str) -> Result<Vec<SocketAddr>, Fault> {
 }
 
 /// Whether two prefixes have an address in common.
-pub(super) fn overlap(one: IpNet, other: IpNet) -> bool {
+#[must_use]
+pub fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 
