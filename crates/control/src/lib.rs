@@ -13,6 +13,7 @@ mod board;
 mod certificates;
 mod deletion;
 mod fleet;
+mod networks;
 mod routes;
 mod wish;
 
@@ -22,7 +23,7 @@ use casemate_blob::BlobStore;
 use casemate_model::{
     Fault, OperationStatus, Resource,
     deployment::DEPLOYMENT_TYPE,
-    endpoint::ENDPOINT_TYPE,
+    endpoint::{ENDPOINT_TYPE, EndpointSpec},
     operation::{Operation, OperationKind},
     route::RouteTable,
 };
@@ -34,6 +35,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use crate::networks::{NetworkStatus, Networks};
 use crate::{board::Board, certificates::Certificates};
 
 /// Reconcile at least this often, whatever happens.
@@ -183,16 +185,19 @@ impl<B: Backend> Control<B> {
             let waiting: Vec<_> =
                 waiting(pending, endpoint).map(|operation| (operation.id, OperationStatus::Succeeded)).collect();
             if !waiting.is_empty() {
-                let observed = self.endpoint_addresses(endpoint.name());
+                let observed = self.endpoint_addresses(endpoint);
                 self.shared.finish_put(endpoint, "Succeeded", observed, waiting).await?;
             }
         }
         Ok(())
     }
 
-    fn endpoint_addresses(&self, name: &str) -> Map<String, serde_json::Value> {
-        let config = &self.shared.config;
-        let base = if config.endpoint_names_resolve {
+    /// Where an endpoint is called. One without public access is called from inside a virtual network, whose DNS knows
+    /// its name; this machine need not.
+    fn endpoint_addresses(&self, endpoint: &Resource) -> Map<String, serde_json::Value> {
+        let (config, name) = (&self.shared.config, endpoint.name());
+        let is_public = EndpointSpec::from_properties(endpoint.properties()).is_ok_and(|spec| spec.is_public());
+        let base = if config.endpoint_names_resolve || !is_public {
             let port =
                 config.url.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 443);
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();

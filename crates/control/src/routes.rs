@@ -67,10 +67,7 @@ async fn route<B: Backend>(
         workspace,
         allowed_callers: access.unwrap_or_default().allowed,
         auth: spec.auth_mode,
-        public_access: !spec
-            .public_network_access
-            .as_deref()
-            .is_some_and(|access| access.eq_ignore_ascii_case("disabled")),
+        public_access: spec.is_public(),
         keys,
         scorers: scorers(assignments, endpoint),
         traffic: spec.split()?,

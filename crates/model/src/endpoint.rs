@@ -58,6 +58,12 @@ impl EndpointSpec {
         })
     }
 
+    /// Whether it may be called over public listeners.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        !self.public_network_access.as_deref().is_some_and(|access| access.eq_ignore_ascii_case("disabled"))
+    }
+
     /// The live split.
     ///
     /// # Errors
