@@ -254,7 +254,9 @@ async fn options_are_read_and_answered() {
     assert_eq!((v4(&answer).len(), edns.version(), edns.max_payload()), (1, 0, 1232));
     message.edns.as_mut().unwrap().set_version(1);
     let answer = bench.ask(&message.to_vec().unwrap()).unwrap();
-    assert_eq!((answer.metadata.response_code, v4(&answer).len()), (ResponseCode::BADVERS, 0));
+    // Code 16 has another name in signed answers.
+    let code = u16::from(answer.metadata.response_code);
+    assert_eq!((code, v4(&answer).len()), (u16::from(ResponseCode::BADVERS), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,8 +335,7 @@ async fn a_flood_is_bounded_and_another_sandbox_does_not_feel_it() {
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for at in 0..3000u32 {
         let name = format!("n{at}.evil.com.");
-        // What the socket does not take is dropped.
-        let _ = client.try_send_to(&packet(&name, RecordType::A), server);
+        client.send_to(&packet(&name, RecordType::A), server).await.unwrap();
     }
     let quiet = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (answer, _) = exchange(&quiet, other, &packet("approved.example.", RecordType::A)).await;

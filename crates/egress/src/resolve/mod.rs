@@ -64,7 +64,7 @@ struct Shared {
 }
 
 enum Source {
-    Server(SocketAddr, TokioResolver),
+    Server(SocketAddr, Box<TokioResolver>),
     Host(System),
 }
 
@@ -99,7 +99,10 @@ impl Upstream {
     /// When no resolver can be made for the server.
     pub(crate) fn new(server: Option<SocketAddr>) -> Result<Self, Fault> {
         let from = match server {
-            Some(server) => Source::Server(server, asking(server).map_err(|error| unusable(server, &error))?),
+            Some(server) => {
+                let resolver = asking(server).map_err(|error| unusable(server, &error))?;
+                Source::Server(server, Box::new(resolver))
+            }
             None => Source::Host(System::default()),
         };
         Ok(Self::from_source(from))
