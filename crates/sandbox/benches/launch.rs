@@ -1,13 +1,16 @@
-//! What a sandbox costs: the launch, the end, a socket inside, and the memory that each takes. Prints one line a figure.
+//! What a sandbox costs: the launch, the end, a socket inside, a connection to its gateway, and the memory that each
+//! takes. Prints one line a figure.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement, not the platform")]
 
-use std::net::{SocketAddrV4, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use casemate_sandbox::{Launcher, LauncherConfig, Limits, Network, Sandbox, SandboxSpec};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const SERVER: &str = "import socket
 server = socket.create_server(('127.0.0.1', 5001), backlog=4096)
@@ -24,9 +27,15 @@ fn main() {
     let started = Instant::now();
     let launcher = Launcher::new(config(dir.path())).unwrap();
     println!("privilege {privilege:?}, limits {:?}, launcher ready in {:?}", launcher.limits(), started.elapsed());
-    launches(&launcher);
+    for network in [Network::Isolated, Network::Gateway] {
+        launches(&launcher, network);
+    }
     sockets(&launcher);
-    memory(&launcher);
+    connections(&launcher);
+    for network in [Network::Isolated, Network::Gateway] {
+        memory(&launcher, network, 40);
+    }
+    memory(&launcher, Network::Gateway, 200);
 }
 
 fn config(dir: &Path) -> LauncherConfig {
@@ -39,8 +48,15 @@ fn config(dir: &Path) -> LauncherConfig {
     }
 }
 
-fn launch(launcher: &Launcher, program: &str, args: &[&str]) -> Sandbox {
-    let null = || OwnedFd::from(std::fs::File::options().write(true).open("/dev/null").unwrap());
+fn launch(launcher: &Launcher, network: Network, program: &str, args: &[&str]) -> Sandbox {
+    launch_to(launcher, network, program, args, null())
+}
+
+fn null() -> OwnedFd {
+    OwnedFd::from(std::fs::File::options().write(true).open("/dev/null").unwrap())
+}
+
+fn launch_to(launcher: &Launcher, network: Network, program: &str, args: &[&str], stdout: OwnedFd) -> Sandbox {
     let spec = SandboxSpec {
         name: "bench".into(),
         program: program.into(),
@@ -48,10 +64,10 @@ fn launch(launcher: &Launcher, program: &str, args: &[&str]) -> Sandbox {
         env: Vec::new(),
         cwd: "/".into(),
         mounts: Vec::new(),
-        network: Network::Isolated,
+        network,
         installer_config: false,
         limits: Limits { memory_bytes: 256 << 20, milli_cpus: 2000, pids: 64, scratch_bytes: 64 << 20 },
-        stdout: null(),
+        stdout,
         stderr: null(),
     };
     launcher.launch(spec).unwrap()
@@ -62,11 +78,11 @@ fn wait(sandbox: &mut Sandbox) {
     nix::poll::poll(&mut ended, nix::poll::PollTimeout::NONE).unwrap();
 }
 
-fn launches(launcher: &Launcher) {
+fn launches(launcher: &Launcher, network: Network) {
     let (mut begun, mut whole, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..100 {
         let started = Instant::now();
-        let mut sandbox = launch(launcher, "/bin/true", &[]);
+        let mut sandbox = launch(launcher, network, "/bin/true", &[]);
         begun.push(started.elapsed());
         wait(&mut sandbox);
         sandbox.try_wait().unwrap().unwrap();
@@ -75,13 +91,13 @@ fn launches(launcher: &Launcher) {
         drop(sandbox);
         dropped.push(ended.elapsed());
     }
-    report("launch until the program executes", begun);
-    report("launch, run /bin/true, end", whole);
-    report("drop after the end", dropped);
+    report(&format!("{network:?}: launch until the program executes"), begun);
+    report(&format!("{network:?}: launch, run /bin/true, end"), whole);
+    report(&format!("{network:?}: drop after the end"), dropped);
 }
 
 fn sockets(launcher: &Launcher) {
-    let sandbox = launch(launcher, "/usr/bin/python3", &["-I", "-c", SERVER]);
+    let sandbox = launch(launcher, Network::Isolated, "/usr/bin/python3", &["-I", "-c", SERVER]);
     let address = nix::sys::socket::SockaddrIn::from(SocketAddrV4::new([127, 0, 0, 1].into(), 5001));
     let connect = || {
         let stream = TcpStream::from(sandbox.socket().unwrap());
@@ -102,20 +118,71 @@ fn sockets(launcher: &Launcher) {
     report("socket() and connect", (0..1000).map(|_| time(&|| connect().unwrap())).collect());
 }
 
+/// What the payload waits for: the kernel's refusals, and the gateway's answers at their fastest.
+const CLIENT: &str = "import socket, time
+def measure(what, kind, address, word=None):
+    times = []
+    for _ in range(3000):
+        begun = time.perf_counter_ns()
+        with socket.socket(socket.AF_INET, kind) as s:
+            try:
+                s.connect(address)
+                if kind == socket.SOCK_DGRAM: s.send(b'x')
+                if s.recv(1) == b'y': s.recv(1)
+            except OSError: pass
+        times.append((time.perf_counter_ns() - begun) / 1000)
+    times.sort()
+    print(f'{what}: median {times[1500]:.0f} us, p90 {times[2700]:.0f} us, least {times[0]:.0f} us', flush=True)
+measure('a closed port of the sandbox itself, refused', socket.SOCK_STREAM, ('127.0.0.1', 9))
+measure('a datagram to elsewhere, refused', socket.SOCK_DGRAM, ('8.8.8.8', 443))
+measure('connect and the reset by the gateway', socket.SOCK_STREAM, ('8.8.8.8', 1))
+measure('connect, a first byte from the gateway and the end', socket.SOCK_STREAM, ('8.8.8.8', 2))
+";
+
+fn connections(launcher: &Launcher) {
+    let (mut printed, stdout) = std::io::pipe().unwrap();
+    let mut sandbox = launch_to(launcher, Network::Gateway, "/usr/bin/python3", &["-I", "-c", CLIENT], stdout.into());
+    let listener = TcpListener::from(sandbox.take_egress().unwrap().tcp);
+    let listens = listener.try_clone().unwrap();
+    let gateway = std::thread::spawn(move || {
+        listens.set_nonblocking(false).unwrap();
+        while let Ok((mut stream, _)) = listens.accept() {
+            match stream.local_addr().unwrap().port() {
+                1 => setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap(),
+                // The client may have given up.
+                _ => drop(stream.write_all(b"y")),
+            }
+        }
+    });
+    wait(&mut sandbox);
+    drop(sandbox);
+    // Wakes the thread, which then ends.
+    nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
+    gateway.join().unwrap();
+    let mut text = String::new();
+    printed.read_to_string(&mut text).unwrap();
+    print!("{text}");
+}
+
 /// Memory of the host that many idle sandboxes take beyond their payload's own.
-fn memory(launcher: &Launcher) {
-    const COUNT: u64 = 40;
+fn memory(launcher: &Launcher, network: Network, count: u64) {
     let before = (available(), slab());
-    let sandboxes: Vec<Sandbox> = (0..COUNT).map(|_| launch(launcher, "/bin/sleep", &["600"])).collect();
+    let started = Instant::now();
+    let mut sandboxes: Vec<Sandbox> = (0..count).map(|_| launch(launcher, network, "/bin/sleep", &["600"])).collect();
+    let launched = started.elapsed();
     let after = (available(), slab());
+    let living = sandboxes.iter_mut().map(|each| each.try_wait().unwrap()).filter(Option::is_none).count();
     println!(
-        "{COUNT} sandboxes of sleep: {} KiB each, of it kernel {} KiB",
-        (before.0.saturating_sub(after.0)) / COUNT,
-        (after.1.saturating_sub(before.1)) / COUNT
+        "{network:?}: {living} sandboxes of sleep at once, launched in {launched:?}: {} KiB each, of it kernel {} KiB",
+        (before.0.saturating_sub(after.0)) / count,
+        (after.1.saturating_sub(before.1)) / count
     );
     let first = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", sandboxes[0].pid())).unwrap();
     let private: u64 = first.lines().filter(|line| line.starts_with("Private_")).filter_map(kilobytes).sum();
-    println!("private memory of a first process: {private} KiB");
+    println!("{network:?}: private memory of a first process: {private} KiB");
+    let ended = Instant::now();
+    drop(sandboxes);
+    println!("{network:?}: all of them ended in {:?}", ended.elapsed());
 }
 
 fn meminfo(field: &str) -> u64 {

@@ -3,6 +3,7 @@
 use casemate_sandbox::{KernelFeatures, Launcher, SandboxError};
 
 use crate::Test;
+use crate::gateway::Gateway;
 use crate::world::{World, config};
 
 pub const TESTS: &[Test] = &[
@@ -10,6 +11,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "no_landlock_no_launcher", check: no_landlock },
     Test { name: "no_filter_no_launcher", check: no_seccomp },
     Test { name: "no_user_namespaces_no_launcher", check: no_user_namespaces },
+    Test { name: "no_packet_rules_no_launcher", check: no_packet_rules },
+    Test { name: "without_version_6_the_gateway_has_version_4", check: no_version_6 },
     Test { name: "an_unusable_group_name_is_refused", check: group_name },
 ];
 
@@ -31,8 +34,19 @@ fn missing_feature(world: &World) {
 
 /// Makes one system call fail in this process and all that it starts, as on a kernel without it.
 fn take_away(call: libc::c_long, errno: i32) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = [(call, Vec::new())].into_iter().collect();
+    take_away_where(call, &[], errno);
+}
+
+/// The same, where the call's arguments have these values.
+fn take_away_where(call: libc::c_long, arguments: &[(u8, libc::c_int)], errno: i32) {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    };
+    let condition = |(argument, value): &(u8, libc::c_int)| {
+        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value as u64).unwrap()
+    };
+    let rule = || SeccompRule::new(arguments.iter().map(condition).collect()).unwrap();
+    let rules = [(call, if arguments.is_empty() { Vec::new() } else { vec![rule()] })].into_iter().collect();
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
@@ -58,6 +72,31 @@ fn no_seccomp(world: &World) {
     let features = KernelFeatures { seccomp: Ok(()), ..KernelFeatures::detect() };
     let words = Launcher::with_features(config(&dir), &features).err().unwrap().to_string();
     assert!(words.contains("seccomp"), "{words}");
+}
+
+fn no_packet_rules(world: &World) {
+    let netfilter = [(0, libc::AF_NETLINK), (2, libc::NETLINK_NETFILTER)];
+    take_away_where(libc::SYS_socket, &netfilter, libc::EPROTONOSUPPORT);
+    let error = refusal(world, &KernelFeatures::detect());
+    assert!(matches!(error, SandboxError::Missing { feature: "transparent proxying", .. }), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("not supported") && words.contains("CONFIG_NFT_TPROXY"), "{words}");
+    // Where it was there when the platform started, each launch finds out, and only launches that need it fail.
+    let error = world.launcher.launch(world.python_behind("").spec).unwrap_err();
+    assert!(matches!(error, SandboxError::Missing { .. }), "{error}");
+    world.payload("/bin/true", &[]).output();
+}
+
+fn no_version_6(world: &World) {
+    take_away_where(libc::SYS_socket, &[(0, libc::AF_INET6)], libc::EAFNOSUPPORT);
+    let code = "attempt('tcp', lambda: tcp('8.8.8.8', 443))
+attempt('dns', lambda: udp('8.8.8.8', 53, data=QUERY))
+attempt('tcp6', lambda: tcp('2001:db8::1', 443))";
+    let mut running = world.python_behind(code).start();
+    let sockets = running.sandbox.take_egress().unwrap();
+    assert_eq!(sockets.dns.len(), 1);
+    let _gateway = Gateway::serve(sockets);
+    assert_eq!(running.finish().stdout, "tcp for 8.8.8.8:443\ndns 43\ntcp6 EAFNOSUPPORT\n");
 }
 
 fn no_user_namespaces(world: &World) {

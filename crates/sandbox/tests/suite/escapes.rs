@@ -1,6 +1,8 @@
 //! Payloads that try to get out, each beside a control: the same attempt unconfined, which must get further, so that a
 //! mistake in the attempt cannot pass for a denial.
 
+use casemate_sandbox::Network;
+
 use crate::Test;
 use crate::world::{Mode, World, outside};
 
@@ -105,9 +107,13 @@ const CALLS: &[Call] = &[
 fn calls(world: &World) {
     let line = |each: &Call| format!("call('{}', {}, {})\n", each.name, each.number, each.args);
     let all: String = CALLS.iter().map(line).collect();
-    let printed = world.python(&format!("{PRELUDE}{all}")).output();
-    for each in CALLS {
-        assert_answer(&printed, each.name, &[each.inside]);
+    for network in [Network::Isolated, Network::Gateway] {
+        let mut payload = world.python(&format!("{PRELUDE}{all}"));
+        payload.spec.network = network;
+        let printed = payload.output();
+        for each in CALLS {
+            assert_answer(&printed, each.name, &[each.inside]);
+        }
     }
     if world.mode != Mode::Root {
         // An ordinary user is refused several of them without any confinement; the controls are root's.
@@ -144,7 +150,14 @@ fn sockets(world: &World) {
         ("can", libc::AF_CAN, libc::SOCK_RAW, 0, false),
         ("tipc", libc::AF_TIPC, libc::SOCK_STREAM, 0, false),
         ("rds", libc::AF_RDS, libc::SOCK_SEQPACKET, 0, false),
+        ("infiniband", libc::AF_IB, libc::SOCK_STREAM, 0, false),
         ("smc", 43, libc::SOCK_STREAM, 0, false),
+        ("kcm", 41, libc::SOCK_DGRAM, 0, false),
+        ("qualcomm", 42, libc::SOCK_DGRAM, 0, false),
+        ("anything", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW, false),
+        ("tunnel", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_GRE, false),
+        ("groups", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_IGMP, false),
+        ("raw6", libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_TCP, false),
         ("raw", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP, false),
         ("ping", libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP, false),
         ("ping6", libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6, false),
@@ -156,6 +169,10 @@ fn sockets(world: &World) {
         ("audit", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT, false),
         ("netfilter", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER, false),
         ("generic", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_GENERIC, false),
+        ("diagnosis", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG, false),
+        ("transform", libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_XFRM, false),
+        ("events", libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_KOBJECT_UEVENT, false),
+        ("rdma", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_RDMA, false),
     ];
     let calls: String = table
         .iter()
@@ -164,9 +181,13 @@ fn sockets(world: &World) {
         })
         .collect();
     let code = format!("{PRELUDE}{calls}");
-    let inside = world.python(&code).output();
-    for (name, .., allowed) in table {
-        assert_answer(&inside, name, if *allowed { &["ok"] } else { &["EAFNOSUPPORT"] });
+    for network in [Network::Isolated, Network::Gateway] {
+        let mut payload = world.python(&code);
+        payload.spec.network = network;
+        let inside = payload.output();
+        for (name, .., allowed) in table {
+            assert_answer(&inside, name, if *allowed { &["ok"] } else { &["EAFNOSUPPORT"] });
+        }
     }
     let control = outside(&code).0;
     for name in ["tcp", "udp", "unix", "route", "generic"] {

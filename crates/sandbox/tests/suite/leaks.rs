@@ -20,14 +20,14 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Listens on the host, for TCP and UDP at one port of every address.
-struct Canary {
+pub struct Canary {
     tcp: TcpListener,
     udp: UdpSocket,
-    port: u16,
+    pub port: u16,
 }
 
 impl Canary {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let any = Ipv6Addr::UNSPECIFIED;
         let (tcp, udp) = std::iter::repeat_with(|| TcpListener::bind((any, 0)).unwrap())
             .take(100)
@@ -59,7 +59,7 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'control', ('127.0.0.1'
         crate::world::until("the canary hears a datagram", || self.udp.recv(&mut [0; 16]).is_ok());
     }
 
-    fn must_be_silent(&self) {
+    pub fn must_be_silent(&self) {
         let heard = self.tcp.accept().map(|(_, from)| from);
         assert!(heard.is_err(), "a connection came from {heard:?}");
         let heard = self.udp.recv_from(&mut [0; 16]).map(|(_, from)| from);

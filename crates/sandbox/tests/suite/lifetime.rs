@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use casemate_sandbox::{Launcher, LimitsBackend};
+use casemate_sandbox::{Launcher, LimitsBackend, Network};
 
 use crate::Test;
+use crate::leaks::Canary;
 use crate::world::{World, children, config, processes_with, until};
 
 pub const TESTS: &[Test] = &[
@@ -28,6 +29,21 @@ if os.fork() == 0:
     time.sleep(600)
 print('payload', flush=True)
 time.sleep(600)";
+
+/// Tries without a pause to get out, to this machine's port in the last argument.
+const HAMMER: &str = "import socket, sys, threading, time
+def hammer():
+    port = int(sys.argv[-1])
+    while True:
+        for address in ('127.0.0.1', '10.0.0.1', '::1'):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                try:
+                    with socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, kind) as s:
+                        s.settimeout(0.05); s.connect((address, port)); s.send(b'out')
+                except OSError: pass
+        time.sleep(0.001)
+threading.Thread(target=hammer, daemon=True).start()
+";
 
 fn dropping(world: &World) {
     let marker = format!("marker-{}", std::process::id());
@@ -52,11 +68,17 @@ fn groups(dir: &Path) -> Vec<PathBuf> {
     record.lines().flat_map(below).filter(|path| path.is_dir()).collect()
 }
 
-/// A platform in a process of its own, that launches sandboxes whose processes carry `marker`.
-fn start_platform(dir: &Path, marker: &str, endless: bool) -> Child {
+/// A platform in a process of its own, that launches sandboxes whose processes carry `marker` and try to reach `port`.
+fn start_platform(dir: &Path, marker: &str, port: u16, endless: bool) -> Child {
     let exe = std::fs::read_link("/proc/self/exe").unwrap();
     let kind = if endless { "endless" } else { "one" };
-    Command::new(exe).arg(PLATFORM_ARG).arg(dir).args([marker, kind]).stdout(Stdio::piped()).spawn().unwrap()
+    Command::new(exe)
+        .arg(PLATFORM_ARG)
+        .arg(dir)
+        .args([marker, kind, &port.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// The main function of such a process: never returns by itself.
@@ -69,8 +91,9 @@ pub fn platform(args: &[String]) -> ! {
     world.launcher.sweep().unwrap();
     println!("launching");
     loop {
-        let mut payload = world.python(DAEMON);
-        payload.spec.args.push(marker.clone());
+        let mut payload = world.python(&format!("{HAMMER}{DAEMON}"));
+        payload.spec.network = Network::Gateway;
+        payload.spec.args.extend([marker.clone(), args[3].clone()]);
         let mut running = payload.start();
         if endless {
             continue;
@@ -90,13 +113,15 @@ fn wait_for_line(platform: &mut Child, word: &str) {
 fn killed_platform(world: &World) {
     let dir = world.make_dir("platform");
     let marker = format!("marker-{}", std::process::id());
-    let mut platform = start_platform(&dir, &marker, false);
+    let canary = Canary::new();
+    let mut platform = start_platform(&dir, &marker, canary.port, false);
     wait_for_line(&mut platform, "running");
     // The platform itself and two processes inside carry it; the first process has the helper's arguments.
     assert!(processes_with(&marker).len() >= 4, "{:?}", processes_with(&marker));
     platform.kill().unwrap();
     platform.wait().unwrap();
     until("everything inside has ended", || processes_with(&marker).is_empty());
+    canary.must_be_silent();
 
     let next = Launcher::new(config(&dir)).unwrap();
     if next.limits() != LimitsBackend::Watchdog {
@@ -109,8 +134,9 @@ fn killed_platform(world: &World) {
 fn killed_any_time(world: &World) {
     let dir = world.make_dir("platform");
     let marker = format!("marker-{}", std::process::id());
+    let canary = Canary::new();
     for round in 0..12_u64 {
-        let mut platform = start_platform(&dir, &marker, true);
+        let mut platform = start_platform(&dir, &marker, canary.port, true);
         wait_for_line(&mut platform, "launching");
         // Spread over the phases of a launch, differently each time.
         std::thread::sleep(Duration::from_micros(round * 1_700));
@@ -118,6 +144,7 @@ fn killed_any_time(world: &World) {
         platform.wait().unwrap();
         until("everything inside has ended", || processes_with(&marker).is_empty());
     }
+    canary.must_be_silent();
     let next = Launcher::new(config(&dir)).unwrap();
     next.sweep().unwrap();
     assert_eq!(groups(&dir), Vec::<PathBuf>::new());
