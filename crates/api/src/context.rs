@@ -7,12 +7,12 @@ use casemate_identity::{
     Principal,
     role::{self, Assignment},
 };
-use casemate_model::{Fault, FaultKind, Resource, ResourceId};
+use casemate_model::{Fault, FaultKind, Resource, ResourceId, inbound::Origin};
 use casemate_store::{Author, Filter, Store, StoreError};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::call::Call;
+use crate::{call::Call, inbound::Ways};
 
 /// The type of a service principal.
 pub(crate) const PRINCIPAL_TYPE: &str = "Casemate.Identity/servicePrincipals";
@@ -24,6 +24,8 @@ pub(crate) const ASSIGNMENT_TYPE: &str = "Microsoft.Authorization/roleAssignment
 pub(crate) struct Directory {
     by_app: HashMap<Uuid, Principal>,
     assignments: Vec<Assignment>,
+    /// Which ways in lead where.
+    pub(crate) ways: Ways,
 }
 
 impl Directory {
@@ -58,6 +60,7 @@ impl DirectoryCache {
         let directory = Arc::new(Directory {
             by_app: principals.iter().filter_map(read_principal).map(|one| (one.app_id, one)).collect(),
             assignments: assignments.iter().filter_map(Assignment::from_resource).collect(),
+            ways: Ways::read(&self.store).await?,
         });
         *last = Some((revision, Arc::clone(&directory)));
         Ok(directory)
@@ -86,12 +89,20 @@ pub struct OpContext {
     pub request_id: Uuid,
     /// How the client reached the platform, without a trailing slash: the base of every link in the answer.
     pub base: String,
+    /// Where the request came in.
+    origin: Origin,
     directory: Arc<Directory>,
 }
 
 impl OpContext {
-    pub(crate) fn new(principal: Principal, request_id: Uuid, base: String, directory: Arc<Directory>) -> Self {
-        Self { principal, request_id, base, directory }
+    pub(crate) fn new(
+        principal: Principal,
+        request_id: Uuid,
+        base: String,
+        origin: Origin,
+        directory: Arc<Directory>,
+    ) -> Self {
+        Self { principal, request_id, base, origin, directory }
     }
 
     /// Whether the caller may do `action` (`Microsoft.X/type/read`) at `scope`.
@@ -100,11 +111,13 @@ impl OpContext {
         role::allowed(&self.directory.assignments, self.principal.object_id, action, scope)
     }
 
-    /// Insists that the caller may do `action` at `scope`.
+    /// Insists that the way that the request came leads to `scope`, and that the caller may do `action` there.
     ///
     /// # Errors
-    /// `AuthorizationFailed` naming client, object, action and scope.
+    /// `PublicNetworkAccessDisabled` or `ForbiddenByFirewall` for another way; `AuthorizationFailed` naming client,
+    /// object, action and scope.
     pub fn authorize(&self, action: &str, scope: &ResourceId) -> Result<(), Fault> {
+        self.directory.ways.admit(&self.origin, action, scope)?;
         if self.can(action, scope) {
             return Ok(());
         }
@@ -136,15 +149,19 @@ impl OpContext {
     }
 
     /// Of the rows of a list below `scope`, those that the caller may read: all with a role at the scope, else
-    /// those with a role of their own.
+    /// those with a role of their own; without those that the request's way does not lead to.
     ///
     /// # Errors
     /// As [`OpContext::authorize`] when there is no role at the scope and none on any row.
     pub fn readable(&self, scope: &ResourceId, action: &str, rows: Vec<Resource>) -> Result<Vec<Resource>, Fault> {
+        self.directory.ways.admit(&self.origin, action, scope)?;
+        let read = |row: &Resource| format!("{}/read", row.id.resource_type());
+        let reached = |row: &Resource| self.directory.ways.admit(&self.origin, &read(row), &row.id).is_ok();
+        let rows: Vec<Resource> = rows.into_iter().filter(reached).collect();
         if self.can(action, scope) {
             return Ok(rows);
         }
-        let may_read = |row: &Resource| self.can(&format!("{}/read", row.id.resource_type()), &row.id);
+        let may_read = |row: &Resource| self.can(&read(row), &row.id);
         let own: Vec<Resource> = rows.into_iter().filter(may_read).collect();
         if own.is_empty() {
             self.authorize(action, scope)?;

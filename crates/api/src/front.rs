@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use casemate_model::{Fault, FaultKind};
+use casemate_model::{Fault, FaultKind, inbound::Origin};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, request::Parts};
 use http_body_util::BodyExt;
@@ -20,7 +20,7 @@ use crate::{
     call::{Call, Query, Target},
     context::{DirectoryCache, OpContext, Outcome},
     error::ApiError,
-    metadata,
+    inbound, metadata,
     state::ApiState,
     token::{self, Issuer},
 };
@@ -85,10 +85,15 @@ impl Front {
 
     async fn route(&self, request: Request<Body>, id: Uuid) -> Outcome {
         let base = base_url(&request).unwrap_or_else(|| self.state.config.url.clone());
+        let origin = inbound::origin(&request);
         let path = request.uri().path();
         if is_blob_path(path) {
+            if let Some(refusal) = self.directory.get().await?.ways.refuse_blob(&origin, path) {
+                return Ok(refusal);
+            }
             return Ok(self.state.blob.handle(request).await.map(Body::new));
         }
+        inbound::check_management(&origin)?;
         let query = Query::parse(request.uri().query().unwrap_or_default());
         if path.trim_end_matches('/').eq_ignore_ascii_case("/metadata/endpoints") {
             return Ok(metadata::answer(&self.state.config, &base, &query));
@@ -100,7 +105,7 @@ impl Front {
             let asked = token::Asked { parts: &parts, query: &query, body: &body, base: &base };
             return Ok(self.issuer.answer(&self.state, &directory, route, &asked).await);
         }
-        let ctx = self.authenticate(request.headers(), id, base).await?;
+        let ctx = self.authenticate(request.headers(), id, base, origin).await?;
         let target = Target::parse(request.method(), path)?;
         let (parts, body) = request.into_parts();
         let body = if parts.method == Method::GET || parts.method == Method::HEAD {
@@ -113,7 +118,13 @@ impl Front {
     }
 
     /// Who asks, from the bearer token.
-    async fn authenticate(&self, headers: &HeaderMap, id: Uuid, base: String) -> Result<OpContext, ApiError> {
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        id: Uuid,
+        base: String,
+        origin: Origin,
+    ) -> Result<OpContext, ApiError> {
         let challenge = |fault: Fault, error: Option<&str>| {
             let mut value = format!("Bearer authorization_uri=\"{base}/adfs/{}\"", self.state.config.tenant);
             if let Some(error) = error {
@@ -146,7 +157,7 @@ impl Front {
             );
             return Err(challenge(unauthenticated("InvalidAuthenticationToken", message), Some("invalid_token")));
         };
-        Ok(OpContext::new(principal, id, base.clone(), directory))
+        Ok(OpContext::new(principal, id, base.clone(), origin, directory))
     }
 }
 

@@ -36,6 +36,7 @@ mod error;
 mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod inbound;
 mod metadata;
 pub mod ml;
 pub mod respond;

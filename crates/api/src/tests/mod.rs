@@ -3,6 +3,7 @@
 mod front;
 mod fuzzy;
 mod groups;
+mod inbound;
 mod roles;
 mod templates;
 mod tokens;

@@ -1,6 +1,6 @@
 //! What a workspace's body may hold, brought to one form.
 
-use casemate_model::{Fault, FaultKind, Resource, ResourceId};
+use casemate_model::{Fault, FaultKind, Resource, ResourceId, inbound::AllowList};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -96,6 +96,12 @@ pub(super) fn normalize(
     let access = properties.get("publicNetworkAccess").cloned().unwrap_or_else(|| "Enabled".into());
     let access = shape::one_of(&access, "publicNetworkAccess", &["Enabled", "Disabled"])?;
     properties.insert("publicNetworkAccess".to_owned(), access.into());
+    if let Some(list) = properties.get("ipAllowlist") {
+        let entries = list
+            .as_array()
+            .ok_or_else(|| Fault::invalid("BadArgument", "'ipAllowlist' must be a list.").at("ipAllowlist"))?;
+        AllowList::parse(entries.iter().map(|entry| entry.as_str().unwrap_or_default()))?;
+    }
     let is_encrypted =
         |value: &Value| value["status"].as_str().is_some_and(|status| status.eq_ignore_ascii_case("Enabled"));
     if properties.get("encryption").is_some_and(is_encrypted) {
