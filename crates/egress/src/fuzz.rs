@@ -3,6 +3,7 @@
 
 use casemate_model::egress::HostName;
 
+pub use crate::dns::fuzz::dns_packets;
 use crate::{
     hello::{MAX_HELLO, Reader},
     http::{Scan, request},

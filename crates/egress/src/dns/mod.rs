@@ -5,6 +5,8 @@
 //! not exist: labels, types and sizes carry nothing out. The responder knows no zone, keeps no cache, speaks no TCP, and
 //! refuses everything that is not one plain question.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod recent;
 mod socket;
 #[cfg(test)]

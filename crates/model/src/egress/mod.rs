@@ -7,15 +7,23 @@
 
 mod address;
 mod admit;
+#[cfg(test)]
+mod differential;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod log;
 mod name;
 mod pattern;
 mod policy;
+#[cfg(test)]
+mod policy_tests;
 mod ports;
 mod prefix;
 mod reason;
 mod rule_resource;
 mod tags;
+#[cfg(test)]
+mod tags_tests;
 
 pub use address::{AddressClass, classify, unmapped};
 pub use admit::{Admitted, RefusedAddress};
