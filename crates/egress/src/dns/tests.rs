@@ -353,3 +353,69 @@ async fn a_flood_is_bounded_and_another_sandbox_does_not_feel_it() {
     tasks.close();
     tasks.wait().await;
 }
+
+/// The sockets that a sandbox hands out: port 53 of every address, IPv4 and IPv6.
+fn every_address() -> Vec<std::os::fd::OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
+    use std::os::fd::AsRawFd;
+
+    let any: [SocketAddr; 2] = ["0.0.0.0:53".parse().unwrap(), "[::]:53".parse().unwrap()];
+    let make = |address: SocketAddr| {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        if address.is_ipv6() {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &true).unwrap();
+            setsockopt(&fd, sockopt::IpFreebind, &true).unwrap();
+        }
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+        fd
+    };
+    any.map(make).into()
+}
+
+#[test]
+#[ignore = "run by the next one, in a network namespace where every address is its own"]
+fn within_a_namespace() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bench = Bench::new(policy(), &EgressLimits::default());
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        for fd in every_address() {
+            tasks.spawn(serve_dns(dns_socket(fd).unwrap(), Arc::clone(&bench.responder), stop.clone()));
+        }
+        let client = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        let client6 = UdpSocket::bind("[::]:0").await.unwrap();
+        for (client, server) in [
+            (&client, "8.8.8.8:53"),
+            (&client, "127.0.0.1:53"),
+            (&client, "10.0.0.53:53"),
+            (&client6, "[2001:4860:4860::8888]:53"),
+            (&client6, "[::1]:53"),
+            (&client6, "[fd00::53]:53"),
+        ] {
+            let server: SocketAddr = server.parse().unwrap();
+            let (answer, from) = exchange(client, server, &packet("approved.example.", RecordType::A)).await;
+            assert_eq!((from, v4(&answer).len()), (server, 1));
+            let (answer, _) = exchange(client, server, &packet("evil.com.", RecordType::A)).await;
+            assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        }
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    });
+    println!("every address answered");
+}
+
+#[test]
+fn a_query_to_any_server_of_the_world_is_answered_from_its_address() {
+    let routes = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo src 127.0.0.1 && \
+                  ip -6 route add local ::/0 dev lo && exec \"$0\" \"$@\"";
+    let output = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--net", "sh", "-c", routes])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "dns::tests::within_a_namespace", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("every address answered"), "{said}");
+}
