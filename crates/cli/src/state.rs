@@ -37,6 +37,8 @@ pub(crate) fn state_dir(given: Option<&Path>) -> PathBuf {
 #[serde(rename_all = "camelCase")]
 struct CredentialsFile {
     url: String,
+    /// Not in files of earlier versions.
+    domain: Option<String>,
     tenant_id: String,
     client_id: String,
     client_secret: String,
@@ -113,17 +115,19 @@ pub(crate) fn target(state: &Path) -> Result<Target, Failure> {
 }
 
 /// The variables of `casemate env` for the platform of a state directory, as text in the wanted form. It holds the
-/// platform's owner secret: print it, keep it nowhere.
+/// platform's owner secret: print it, keep it nowhere. With `private` the platform is reached by its name, which leads
+/// to a private endpoint inside of a virtual network.
 ///
 /// # Errors
 /// When no platform was set up there; the message says how to start one.
-pub fn environment_lines(state: &Path, format: EnvFormat) -> Result<String, String> {
-    variables(state).map(|variables| write(&variables, format)).map_err(|failure| failure.message().to_owned())
+pub fn environment_lines(state: &Path, format: EnvFormat, private: bool) -> Result<String, String> {
+    variables(state, private).map(|variables| write(&variables, format)).map_err(|failure| failure.message().to_owned())
 }
 
-fn variables(state: &Path) -> Result<Vec<(&'static str, String)>, Failure> {
+fn variables(state: &Path, private: bool) -> Result<Vec<(&'static str, String)>, Failure> {
     let file = read_file(state)?;
-    let url = file.url.trim_end_matches('/');
+    let named = if private { by_name(&file)? } else { file.url.clone() };
+    let url = named.trim_end_matches('/');
     let path = |name: &str| state.join(name).display().to_string();
     let bundle = path("ca-bundle.pem");
     Ok(vec![
@@ -140,6 +144,17 @@ fn variables(state: &Path) -> Result<Vec<(&'static str, String)>, Failure> {
         ("AZURE_SUBSCRIPTION_ID", file.subscription_id),
         ("AZURE_CONFIG_DIR", path("azure")),
     ])
+}
+
+/// The platform's address by its name, with the port of the front door.
+fn by_name(file: &CredentialsFile) -> Result<String, Failure> {
+    let unknown = || {
+        Failure::here("The platform's domain is not known. Start the platform again; it writes its credentials anew.")
+    };
+    let domain = file.domain.as_ref().ok_or_else(unknown)?;
+    let port = file.url.rsplit_once(':').and_then(|(_, port)| port.trim_end_matches('/').parse::<u16>().ok());
+    let port = port.filter(|port| *port != 443).map(|port| format!(":{port}")).unwrap_or_default();
+    Ok(format!("https://management.{domain}{port}"))
 }
 
 fn write(variables: &[(&str, String)], format: EnvFormat) -> String {
@@ -198,7 +213,7 @@ mod tests {
     #[test]
     fn a_shell_reads_back_what_was_written() {
         let dir = set_up();
-        let text = environment_lines(dir.path(), EnvFormat::Shell).unwrap();
+        let text = environment_lines(dir.path(), EnvFormat::Shell, false).unwrap();
         let script = format!(
             "{text}printf '%s|' \"$AZURE_CLIENT_SECRET\" \"$SSL_CERT_FILE\" \"$AZURE_AUTHORITY_HOST\" \"$ARM_CLOUD_METADATA_URL\""
         );
@@ -218,10 +233,34 @@ mod tests {
     fn other_forms() {
         let dir = set_up();
         let json: serde_json::Value =
-            serde_json::from_str(&environment_lines(dir.path(), EnvFormat::Json).unwrap()).unwrap();
+            serde_json::from_str(&environment_lines(dir.path(), EnvFormat::Json, false).unwrap()).unwrap();
         assert_eq!(json["AZUREML_CURRENT_CLOUD"], "Casemate");
-        let dotenv = environment_lines(dir.path(), EnvFormat::Dotenv).unwrap();
+        let dotenv = environment_lines(dir.path(), EnvFormat::Dotenv, false).unwrap();
         assert!(dotenv.contains("AZURE_CLIENT_SECRET=\"s'e\\$c\\\"r\\`et\"\n"), "{dotenv}");
+    }
+
+    #[test]
+    fn inside_a_network_the_platform_has_a_name() {
+        let dir = set_up();
+        let file = dir.path().join("credentials.json");
+        let refused = environment_lines(dir.path(), EnvFormat::Json, true).unwrap_err();
+        assert!(refused.contains("domain"), "{refused}");
+        let text = fs::read_to_string(&file).unwrap();
+        for (url, named) in [
+            ("https://127.0.0.1:8443", "https://management.casemate.internal:8443"),
+            ("https://127.0.0.1:443/", "https://management.casemate.internal"),
+            ("https://[::1]:9443", "https://management.casemate.internal:9443"),
+        ] {
+            let with = text.replace(
+                "{\"url\": \"https://127.0.0.1:8443\"",
+                &format!("{{\"url\": \"{url}\", \"domain\": \"casemate.internal\""),
+            );
+            fs::write(&file, with).unwrap();
+            let lines = environment_lines(dir.path(), EnvFormat::Json, true).unwrap();
+            let read: serde_json::Value = serde_json::from_str(&lines).unwrap();
+            assert_eq!(read["CASEMATE_URL"], named, "{url}");
+            assert_eq!(read["AZURE_AUTHORITY_HOST"], format!("{named}/adfs"));
+        }
     }
 
     #[test]
@@ -232,8 +271,8 @@ mod tests {
         assert!(!format!("{target:?}").contains("r`et"));
         let empty = tempfile::tempdir().unwrap();
         assert!(!is_set_up(empty.path()));
-        assert!(environment_lines(empty.path(), EnvFormat::Shell).unwrap_err().contains("casemate up"));
+        assert!(environment_lines(empty.path(), EnvFormat::Shell, false).unwrap_err().contains("casemate up"));
         fs::write(empty.path().join("credentials.json"), "{").unwrap();
-        assert!(environment_lines(empty.path(), EnvFormat::Shell).unwrap_err().contains("damaged"));
+        assert!(environment_lines(empty.path(), EnvFormat::Shell, false).unwrap_err().contains("damaged"));
     }
 }

@@ -1,6 +1,7 @@
 //! The `casemate` binary: wiring, configuration and the task tree; everything else lives in the rooms below.
 
 mod demo;
+mod networks;
 mod platform;
 mod state;
 mod up;

@@ -13,7 +13,7 @@ use casemate_blob::BlobStore;
 use casemate_cli::{EnvironmentPython, UpArgs};
 use casemate_control::{Control, ControlConfig};
 use casemate_identity::TokenAuthority;
-use casemate_model::{Clock, ResourceId, Secret};
+use casemate_model::{Clock, ResourceId, Secret, inbound::AllowList};
 use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
 use casemate_proxy::{Gateway, GatewayConfig};
 use casemate_runtime::{Backend, LocalBackend, LogStore, PythonPolicy};
@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::state::StateDir;
+use crate::{networks::Networks, state::StateDir};
 
 /// The owner of the platform's own secrets.
 const SETTINGS: &str = "/providers/Casemate.Platform/settings/platform";
@@ -45,6 +45,7 @@ pub struct Platform {
     pub launcher: Arc<Launcher>,
     gateway: JoinHandle<std::io::Result<()>>,
     control: JoinHandle<()>,
+    networks: Networks,
     stop_gateway: CancellationToken,
     stop_control: CancellationToken,
     _state: StateDir,
@@ -74,7 +75,7 @@ impl Platform {
         let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), python_policy(args.environment_python))?;
 
         write_ca_files(&state, authority.root_pem())?;
-        write_credentials(&state, &url, &bootstrap)?;
+        write_credentials(&state, &url, &args.domain, &bootstrap)?;
 
         let resolver = Arc::new(CertificateResolver::default());
         let config = ControlConfig {
@@ -88,6 +89,8 @@ impl Platform {
         let (mut control, routes) =
             Control::new(store.clone(), Arc::clone(&blob), backend.clone(), authority, Arc::clone(&resolver), config);
         control.prepare().await?;
+
+        let networks = Networks::start(args, state.path(), store.clone(), address).await?;
 
         let api = casemate_api::router(ApiState {
             store,
@@ -104,24 +107,26 @@ impl Platform {
             },
             clock,
         });
-        let gateway_config = GatewayConfig::new(args.region.clone(), args.domain.clone());
+        let mut gateway_config = GatewayConfig::new(args.region.clone(), args.domain.clone());
+        gateway_config.allow_from = AllowList::parse(args.allow_from.iter().map(String::as_str))?;
         let gateway = Gateway::new(gateway_config, routes, tokens, api);
         let (stop_gateway, stop_control) = (CancellationToken::new(), CancellationToken::new());
         let tls = casemate_pki::server_config(resolver);
         let serving = stop_gateway.clone();
         let tasks = TaskTracker::new();
-        let (_private_listeners, private) = tokio::sync::watch::channel(Arc::default());
+        let private = networks.listeners();
         let gateway = tasks.spawn(async move { gateway.serve(listener, private, tls, serving).await });
         let control = tasks.spawn(control.run(stop_control.clone()));
-        let run = json!({"pid": std::process::id(), "url": url});
+        let run = json!({"pid": std::process::id(), "url": url, "dns": networks.dns});
         state.write_private("run.json", run.to_string().as_bytes())?;
-        Ok(Self { url, backend, launcher, gateway, control, stop_gateway, stop_control, _state: state })
+        Ok(Self { url, backend, launcher, gateway, control, networks, stop_gateway, stop_control, _state: state })
     }
 
     /// Waits for an end that nobody asked for: a part of the platform failed.
     pub async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
             ended = &mut self.gateway => anyhow::anyhow!("the front door ended by itself: {ended:?}"),
+            ended = self.networks.failed() => anyhow::anyhow!("{ended} by itself"),
             ended = &mut self.control => anyhow::anyhow!("the reconcilers ended by themselves: {ended:?}"),
         }
     }
@@ -132,6 +137,7 @@ impl Platform {
         if let Ok(Err(error)) = self.gateway.await {
             tracing::warn!(%error, "the front door ended with an error");
         }
+        self.networks.stop().await;
         self.stop_control.cancel();
         if let Err(error) = self.control.await {
             tracing::error!(%error, "the reconcilers ended with an error");
@@ -240,7 +246,7 @@ fn write_ca_files(state: &StateDir, root_pem: &str) -> Result<()> {
 }
 
 /// Writes the owner's credentials; a later start keeps the secret of the first and renews the rest.
-fn write_credentials(state: &StateDir, url: &str, bootstrap: &casemate_api::Bootstrap) -> Result<()> {
+fn write_credentials(state: &StateDir, url: &str, domain: &str, bootstrap: &casemate_api::Bootstrap) -> Result<()> {
     let earlier = state.read_json("credentials.json");
     let secret = match &bootstrap.client_secret {
         Some(secret) => secret.expose_str()?.to_owned(),
@@ -254,6 +260,7 @@ fn write_credentials(state: &StateDir, url: &str, bootstrap: &casemate_api::Boot
     };
     let credentials = json!({
         "url": url,
+        "domain": domain,
         "tenantId": bootstrap.tenant,
         "subscriptionId": bootstrap.subscription,
         "clientId": bootstrap.client_id,

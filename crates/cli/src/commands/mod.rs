@@ -84,7 +84,7 @@ fn dispatch(command: Top, globals: &Globals) -> Found {
 
 fn environment(args: &EnvArgs, globals: &Globals) -> Found {
     let state = state_dir(globals.state.as_deref());
-    state::environment_lines(&state, args.format).map(Output::Raw).map_err(Failure::here)
+    state::environment_lines(&state, args.format, args.private).map(Output::Raw).map_err(Failure::here)
 }
 
 fn extensions(extension: Extension, globals: &Globals) -> Output {

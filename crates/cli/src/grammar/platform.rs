@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use casemate_model::inbound::AllowList;
 use clap::{Args, ValueEnum};
 
 use super::Globals;
@@ -39,6 +40,13 @@ pub struct UpArgs {
     /// When a conda file asks for a Python that the host has not: fail, or take the nearest.
     #[arg(long, value_enum, default_value = "exact", value_name = "CHOICE")]
     pub environment_python: EnvironmentPython,
+    /// Addresses and ports at which names are answered for everybody; networks have their own.
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS:PORT")]
+    pub dns: Vec<SocketAddr>,
+    /// From where the public listener may be called; all others are closed before TLS. Private endpoints take their
+    /// network's callers whatever this says.
+    #[arg(long, value_delimiter = ',', value_name = "PREFIX", value_parser = prefix)]
+    pub allow_from: Vec<String>,
 }
 
 /// `demo`.
@@ -63,8 +71,13 @@ pub struct DemoArgs {
 #[command(after_help = "Examples:
   eval \"$(casemate env)\"
   casemate env --format dotenv > .env
-  casemate env --state /var/lib/casemate --format json")]
+  casemate env --state /var/lib/casemate --format json
+  eval \"$(casemate env --private)\"        inside a virtual network with a private endpoint")]
 pub struct EnvArgs {
+    /// Reach the platform by its name `management.DOMAIN`, which leads to the workspace's private endpoint where the
+    /// platform's DNS answers for the virtual network.
+    #[arg(long)]
+    pub private: bool,
     /// How to write the variables.
     #[arg(long, value_enum, default_value = "shell", value_name = "FORMAT")]
     pub format: EnvFormat,
@@ -93,6 +106,10 @@ impl DemoArgs {
         self.state = state_dir(globals.state.as_deref());
         self
     }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    AllowList::parse([text]).map(|_| text.to_owned()).map_err(|fault| fault.message)
 }
 
 fn dns_label(text: &str) -> Result<String, String> {

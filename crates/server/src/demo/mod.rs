@@ -59,6 +59,8 @@ fn run(args: &DemoArgs) -> Result<()> {
             domain: "casemate.internal".to_owned(),
             region: "local".to_owned(),
             environment_python: args.environment_python,
+            dns: Vec::new(),
+            allow_from: Vec::new(),
         };
         let state_path = state.path().to_owned();
         let platform = steps.run("start the platform", Platform::start(&up, state)).await?;
