@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::init::host_name;
 use crate::plan::{PAYLOAD_ID, Plan};
 use crate::spec::{HOME, Network};
 
@@ -75,7 +76,9 @@ pub fn home_files(plan: &Plan) -> Vec<(PathBuf, Vec<u8>)> {
 fn written(plan: &Plan) -> Vec<(PathBuf, Etc)> {
     let host = plan.network == Network::Host;
     let from_host = |path: &str| content(Path::new(path)).filter(|_| host);
-    let hosts = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_vec();
+    // Programs ask for the address of their own host; that need not go to a name server.
+    let hosts =
+        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {}\n", host_name(&plan.name));
     let texts = [
         ("/etc/passwd", accounts()),
         ("/etc/group", format!("root:x:0:\ncasemate:x:{PAYLOAD_ID}:\nnogroup:x:65534:\n").into_bytes()),
@@ -83,7 +86,7 @@ fn written(plan: &Plan) -> Vec<(PathBuf, Etc)> {
             "/etc/nsswitch.conf",
             b"passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n".to_vec(),
         ),
-        ("/etc/hosts", from_host("/etc/hosts").unwrap_or(hosts)),
+        ("/etc/hosts", from_host("/etc/hosts").unwrap_or(hosts.into_bytes())),
         ("/etc/resolv.conf", resolver(plan.network)),
     ];
     texts.into_iter().map(|(path, content)| (PathBuf::from(path), Etc::Text(content))).collect()

@@ -190,7 +190,7 @@ fn obey(control: BorrowedFd<'_>, payload: Pid) -> nix::Result<bool> {
 }
 
 /// Letters, digits and dashes of the name, at most 63.
-fn host_name(name: &str) -> String {
+pub fn host_name(name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(63).collect();
     let plain = plain.trim_matches('-');

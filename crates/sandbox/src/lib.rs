@@ -6,9 +6,10 @@
 //! kernel is missing, [`Launcher::new`] names it and nothing starts. There is no weaker mode, and no way to ask for one.
 //!
 //! A launch, in order: the platform starts its own binary again as a helper ([`helper_main`]) inside the limits; the
-//! helper creates the network namespace and the sandbox's first process; that one builds the file system, enters the
-//! user namespace, and starts the payload, which gives up every right before it executes the program. The first process
-//! watches the platform's socket and ends, with everything inside, when the platform does.
+//! helper creates the network namespace (for [`Network::Gateway`] with routes and packet rules that lead every
+//! connection to the platform, which opens its sockets in there) and the sandbox's first process; that one builds the
+//! file system, enters the user namespace, and starts the payload, which gives up every right before it executes the
+//! program. The first process watches the platform's socket and ends, with everything inside, when the platform does.
 
 mod cgroup;
 mod egress;

@@ -12,6 +12,8 @@ use crate::spec::{Limits, Usage};
 /// Without these no limit would hold: each controller and the file that sets its limit.
 const REQUIRED: [(&str, &str); 3] =
     [("memory", "memory.limit_in_bytes"), ("cpu", "cpu.cfs_quota_us"), ("pids", "pids.max")];
+/// For data in sockets: this part of the memory limit, on top of it.
+const SOCKETS_PART: u64 = 4;
 /// Counts processor time; used where it is.
 const ACCOUNTING: &str = "cpuacct";
 
@@ -125,6 +127,11 @@ fn distinct<'a>(dirs: &'a [(&'static str, PathBuf)]) -> Vec<&'a Path> {
 fn limit_memory(dir: &Path, limits: &Limits) -> Result<(), FileError> {
     let bytes = limits.memory_bytes.to_string();
     put(dir, "memory.limit_in_bytes", &bytes)?;
+    // Data that waits in sockets is counted apart, and without a limit not at all: one payload could use up what the
+    // kernel allows to all connections of the host.
+    if dir.join("memory.kmem.tcp.limit_in_bytes").exists() {
+        put(dir, "memory.kmem.tcp.limit_in_bytes", &(limits.memory_bytes / SOCKETS_PART).to_string())?;
+    }
     // Without swap accounting the kernel can still be asked not to swap these pages.
     if dir.join("memory.memsw.limit_in_bytes").exists() {
         put(dir, "memory.memsw.limit_in_bytes", &bytes)

@@ -23,5 +23,5 @@ pub fn prepare() -> Result<(), StepFailure> {
     let index = nix::net::if_::if_nametoindex("lo").during(Step::Loopback, "lo")?;
     let routes = routes::requests(index, routes::has_version_6());
     routes.send(SockProtocol::NetlinkRoute).during(Step::Loopback, "routes")?;
-    rules::requests().send(SockProtocol::NetlinkNetFilter).during(Step::Proxy, "packet rules")
+    rules::requests().send(SockProtocol::NetlinkNetFilter).during(Step::Proxy, "netfilter")
 }

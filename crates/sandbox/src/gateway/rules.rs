@@ -16,9 +16,9 @@ const PRIORITY: i32 = -150;
 pub fn requests() -> Requests {
     let mut requests = Requests::default();
     let batch = |subsystem: libc::c_int| [&[0, 0][..], &(subsystem as u16).to_be_bytes()].concat();
-    requests.mark("begin", libc::NFNL_MSG_BATCH_BEGIN as u16, &batch(libc::NFNL_SUBSYS_NFTABLES));
+    requests.mark("packet rules (nf_tables)", libc::NFNL_MSG_BATCH_BEGIN as u16, &batch(libc::NFNL_SUBSYS_NFTABLES));
     let table = Attributes::default().text(NFTA_NAME, TABLE);
-    requests.make("a table (nf_tables)", message(libc::NFT_MSG_NEWTABLE), &FAMILY, &table);
+    requests.make("a table", message(libc::NFT_MSG_NEWTABLE), &FAMILY, &table);
     requests.make("a chain", message(libc::NFT_MSG_NEWCHAIN), &FAMILY, &chain());
     for (name, expressions) in rules() {
         let list = expressions.iter().fold(Attributes::default(), |list, each| list.nest(NFTA_LIST_ELEM, each));

@@ -52,6 +52,7 @@ fn names(world: &World) {
     let code = "attempt('name', lambda: socket.getaddrinfo('any.example', 443, type=socket.SOCK_STREAM)[0][4])
 attempt('configured', lambda: socket.getaddrinfo('b.example', 443, socket.AF_INET, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)[0][4])
 attempt('connect', lambda: tcp('c.example', 443))
+attempt('own', lambda: socket.gethostbyname(socket.gethostname()))
 for address in ('8.8.8.8', '127.0.0.1', '192.0.0.8', '198.18.1.1', '10.1.2.3', '2001:4860:4860::8888', '::1', 'fd00::53', '::ffff:9.9.9.9'):
     attempt(address, lambda: udp(address, 53, data=QUERY))
 print(open('/etc/resolv.conf').read().split('\\n'))
@@ -61,11 +62,12 @@ print(open('/etc/hosts').read().split('\\n'))";
     assert_eq!(lines[0], "name ('198.18.0.7', 443)");
     assert_eq!(lines[1], "configured ('198.18.0.7', 443)");
     assert_eq!(lines[2], "connect for 198.18.0.7:443");
-    for line in &lines[3..12] {
+    assert_eq!(lines[3], "own 127.0.1.1");
+    for line in &lines[4..13] {
         assert!(line.ends_with(" 43"), "{line}");
     }
-    assert_eq!(lines[12], "['nameserver 127.0.0.1', 'options timeout:2 attempts:2', '']");
-    assert_eq!(lines[13], "['127.0.0.1 localhost', '::1 localhost ip6-localhost ip6-loopback', '']");
+    assert_eq!(lines[13], "['nameserver 127.0.0.1', 'options timeout:2 attempts:2', '']");
+    assert_eq!(lines[14], "['127.0.0.1 localhost', '::1 localhost ip6-localhost ip6-loopback', '127.0.1.1 test', '']");
     for address in ["8.8.8.8", "10.1.2.3", "2001:4860:4860::8888", "::1", "fd00::53", "9.9.9.9"] {
         assert!(seen.has(&format!("dns {address}")), "{address}: {:?}", seen.all());
     }

@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "too_much_memory_ends_the_payload", check: memory },
     Test { name: "memory_of_several_processes_counts_together", check: shared_out },
     Test { name: "memory_that_nobody_maps_counts_or_is_refused", check: unmapped },
+    Test { name: "memory_in_sockets_is_bounded", check: sockets },
     Test { name: "a_fork_bomb_is_bounded", check: fork_bomb },
     Test { name: "processor_time_is_bounded", check: processor },
     Test { name: "usage_is_told", check: usage },
@@ -58,6 +59,30 @@ except OSError as error: print(errno.errorcode[error.errno])";
     match world.launcher.limits() {
         LimitsBackend::Watchdog => assert_eq!(outcome.stdout, "ENOSYS\n"),
         _ => assert!(outcome.exit.out_of_memory, "{:?} {}", outcome.exit, outcome.stdout),
+    }
+}
+
+fn sockets(world: &World) {
+    // Fills connections with itself.
+    let code = "import socket
+server = socket.create_server(('127.0.0.1', 5001), backlog=100)
+total, held = 0, []
+while total < 400 << 20 and len(held) < 1000:
+    a = socket.socket(); a.settimeout(5)
+    try: a.connect(('127.0.0.1', 5001))
+    except OSError: break
+    held.append((a, server.accept()))
+    a.setblocking(False)
+    try:
+        while True: total += a.send(b'x' * 65536)
+    except OSError: pass
+print(total >> 20)";
+    let outcome = world.python(code).limits(|limits| limits.memory_bytes = 100 << 20).run();
+    let mebibytes: u64 = outcome.stdout.trim().parse().unwrap_or_default();
+    match world.launcher.limits() {
+        // Nothing counts it there but the kernel's own bound for all of the host.
+        LimitsBackend::Watchdog => assert!(mebibytes >= 300, "the control: {mebibytes} {}", outcome.stderr),
+        _ => assert!(outcome.exit.out_of_memory || mebibytes < 200, "{mebibytes} MiB, {:?}", outcome.exit),
     }
 }
 
