@@ -39,6 +39,7 @@ pub mod fuzz;
 mod inbound;
 mod metadata;
 pub mod ml;
+mod network;
 pub mod respond;
 mod state;
 pub mod template;

@@ -113,6 +113,7 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
     let condition = call.condition()?;
     let mut tx = state.store.begin().await?;
     let row = tx.resource_mark_deleting(id, &condition).await?.ok_or_else(|| shape::not_found(id))?;
+    crate::network::require_free(&mut tx, id).await?;
     for inner in tx.resource_list(&Filter::default().within(id)).await? {
         tx.resource_mark_deleting(&inner.id, &Condition::None).await?;
     }

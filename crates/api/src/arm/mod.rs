@@ -23,7 +23,7 @@ use crate::{
     call::{Call, Target},
     context::{OpContext, Outcome},
     error::ApiError,
-    ml,
+    ml, network,
     state::ApiState,
 };
 
@@ -63,10 +63,12 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
         "microsoft.machinelearningservices/workspaces/outboundrules" => networks::rules(ctx, state, call).await,
         "microsoft.machinelearningservices/workspaces/computes" => computes::dispatch(ctx, state, call).await,
         known if generic::is_known(known) => generic::dispatch(ctx, state, call).await,
-        _ => match ml::dispatch(ctx, state, call).await {
-            Some(outcome) => outcome,
-            None => Err(unknown(call, &kind)),
-        },
+        _ => {
+            if let Some(outcome) = network::dispatch(ctx, state, call).await {
+                return outcome;
+            }
+            ml::dispatch(ctx, state, call).await.unwrap_or_else(|| Err(unknown(call, &kind)))
+        }
     }
 }
 

@@ -37,6 +37,19 @@ const PROVIDERS: &[(&str, &[&str])] = &[
     ("Microsoft.Insights", &["components"]),
     ("Microsoft.ContainerRegistry", &["registries"]),
     ("Microsoft.ManagedIdentity", &["userAssignedIdentities"]),
+    (
+        "Microsoft.Network",
+        &[
+            "virtualNetworks",
+            "virtualNetworks/subnets",
+            "privateEndpoints",
+            "privateEndpoints/privateDnsZoneGroups",
+            "privateDnsZones",
+            "privateDnsZones/virtualNetworkLinks",
+            "privateLinkServices",
+            "networkInterfaces",
+        ],
+    ),
     ("Casemate.Identity", &["servicePrincipals"]),
 ];
 

@@ -7,4 +7,5 @@ mod inbound;
 mod roles;
 mod templates;
 mod tokens;
+mod virtual_networks;
 mod workspaces;
