@@ -13,7 +13,7 @@ mod socket;
 mod tests;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -197,7 +197,3 @@ fn bare(packet: &[u8], code: ResponseCode) -> Vec<u8> {
 pub(crate) fn overloaded(packet: &[u8]) -> Option<Vec<u8>> {
     (packet.len() >= HEADER && packet[2] & 0x80 == 0).then(|| bare(packet, ResponseCode::Refused))
 }
-
-/// Where an answer has to come from: the address that the query was sent to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AskedAt(pub(crate) Option<IpAddr>);

@@ -19,7 +19,7 @@ use nix::{
 use tokio::{io::Interest, net::UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-use super::{AskedAt, Responder, overloaded};
+use super::{Responder, overloaded};
 
 /// The longest query that is read; a name has 255 bytes at most, and options are short.
 const LONGEST: usize = 1500;
@@ -68,6 +68,10 @@ pub(crate) async fn serve_dns(socket: UdpSocket, responder: Arc<Responder>, stop
         }
     }
 }
+
+/// Where an answer has to come from: the address that the query was sent to.
+#[derive(Clone, Copy)]
+struct AskedAt(Option<IpAddr>);
 
 type Packet = Option<(usize, SocketAddr, AskedAt)>;
 

@@ -1,6 +1,10 @@
 //! Real packets over real sockets.
 
-use std::{net::SocketAddr, str::FromStr, sync::Mutex};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Mutex,
+};
 
 use casemate_model::egress::{
     AddressClass, HostPattern, IsolationMode, PortRanges, PrivateDestination, Rule, Target, classify,

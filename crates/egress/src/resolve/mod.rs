@@ -214,6 +214,8 @@ fn build(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResol
     options.timeout = TIMEOUT;
     options.attempts = 1;
     options.cache_size = 0;
+    // On one connection of TCP: a sandbox with all its places taken leaves room for others.
+    options.max_active_requests = 2 * AT_ONCE;
     options.use_hosts_file = ResolveHosts::Never;
     options.preserve_intermediates = true;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
