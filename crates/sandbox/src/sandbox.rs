@@ -108,8 +108,9 @@ impl Sandbox {
     }
 
     /// The sockets at which the payload's connections and name queries arrive, once: for a sandbox with
-    /// [`crate::Network::Gateway`], whose payload may have connected already. When they close, whatever is asked for is
-    /// refused at once; nobody else can take their place.
+    /// [`crate::Network::Gateway`]. The payload runs already; what it asks for waits until they are served. When they
+    /// are closed everything is refused at once, and nobody else can take their place. Until then they keep the
+    /// sandbox's network alive, though not the sandbox.
     pub fn take_egress(&mut self) -> Option<EgressSockets> {
         self.inside.egress.take()
     }

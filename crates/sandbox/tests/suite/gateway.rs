@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use casemate_sandbox::{EgressSockets, Network};
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg, sockopt,
+};
 
 use crate::world::{Payload, Running, World};
 
@@ -124,6 +126,10 @@ fn greet(mut stream: TcpStream, seen: &Seen) {
     let Ok(address) = stream.local_addr() else { return };
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     seen.add(format!("tcp {address}"));
+    // What a payload can make wait in the host's memory; the kernel counts its own needs on top.
+    for size in [getsockopt(&stream, sockopt::RcvBuf), getsockopt(&stream, sockopt::SndBuf)] {
+        assert!(size.unwrap() < 1 << 20, "{size:?}");
+    }
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     if stream.write_all(format!("for {address}").as_bytes()).is_err() {
