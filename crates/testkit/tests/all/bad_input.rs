@@ -120,7 +120,11 @@ fn wrong_files_and_arguments_are_named() -> Result<()> {
     let wrong_type = write("type.yml", "name: blue\nendpoint_name: sample\ninstance_count: many\n")?;
     let broken = write("broken.yml", "name: [\n")?;
     let cases: [(&[&str], i32, &[&str]); 9] = [
-        (&["ml", "online-deployment", "create", "-f", &unknown], 1, &["instanc_count", "instance_count", "unknown.yml:3:1"]),
+        (
+            &["ml", "online-deployment", "create", "-f", &unknown],
+            1,
+            &["instanc_count", "instance_count", "unknown.yml:3:1"],
+        ),
         (&["ml", "online-deployment", "create", "-f", &missing], 1, &["nowhere"]),
         (&["ml", "online-deployment", "create", "-f", &wrong_type], 1, &["instance_count", "many", "type.yml:3:17"]),
         (&["ml", "online-deployment", "create", "-f", &broken], 1, &["broken.yml"]),
