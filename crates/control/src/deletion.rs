@@ -6,10 +6,13 @@
 use std::collections::HashSet;
 
 use casemate_model::{
-    Fault, Operation, OperationStatus, Resource, ResourceId, deployment::DEPLOYMENT_TYPE, operation::OperationKind,
+    Fault, Operation, OperationStatus, Resource, ResourceId,
+    deployment::DEPLOYMENT_TYPE,
+    network::{self, Change},
+    operation::OperationKind,
 };
 use casemate_runtime::Backend;
-use casemate_store::{Condition, Filter, Tx};
+use casemate_store::{Author, Condition, Filter, Tx};
 
 use crate::Shared;
 
@@ -44,6 +47,7 @@ async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Resul
             continue;
         }
         tx.resource_remove(&row.id).await?;
+        release(&mut tx, &row.id).await?;
         end_operations(&mut tx, &row.id).await?;
         removed.push(row.clone());
     }
@@ -57,6 +61,26 @@ async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Resul
     tx.commit().await?;
     for row in removed {
         clean(shared, &row).await;
+    }
+    Ok(())
+}
+
+/// Changes what lies elsewhere and goes with a private endpoint or a network that is now gone: its records, links and
+/// connections.
+async fn release(tx: &mut Tx, gone: &ResourceId) -> Result<(), Fault> {
+    if !network::has_consequences(gone) {
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    for kind in network::registration_types() {
+        rows.extend(tx.resource_list(&Filter::of_type(kind)).await?);
+    }
+    let author = Author { name: "casemate".to_owned(), kind: "Application".to_owned() };
+    for change in network::release(gone, &rows) {
+        match change {
+            Change::Remove(id) => tx.resource_remove(&id).await?,
+            Change::Put(id, body) => drop(tx.resource_put(&id, body, &Condition::None, &author).await?),
+        }
     }
     Ok(())
 }
@@ -84,5 +108,46 @@ async fn clean<B: Backend>(shared: &Shared<B>, gone: &Resource) {
         && let Err(error) = shared.blob.container_remove(container).await
     {
         tracing::warn!(datastore = %gone.id, %error, "the files of a deleted datastore could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_model::Clock;
+    use casemate_store::Store;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_private_endpoint_takes_its_records_and_its_connection_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Clock::system()).await.unwrap();
+        let author = Author { name: "test".to_owned(), kind: "User".to_owned() };
+        let id = |rest: &str| ResourceId::parse(&format!("/subscriptions/s/resourceGroups/{rest}")).unwrap();
+        let endpoint = id("g/providers/Microsoft.Network/privateEndpoints/pe");
+        let connection =
+            id("other/providers/Microsoft.MachineLearningServices/workspaces/w/privateEndpointConnections/pe.1");
+        let zone = id("other/providers/Microsoft.Network/privateDnsZones/z");
+        let record = zone.child("A", "x").unwrap();
+        let owners = json!({endpoint.key(): {"address": "10.0.0.4", "network": "n"}, "another": {"address": "10.0.0.5", "network": "m"}});
+        let mut tx = store.begin().await.unwrap();
+        for (id, body) in [
+            (&zone, json!({"properties": {}})),
+            (&connection, json!({"properties": {"privateEndpoint": {"id": endpoint.as_str()}}})),
+            (
+                &record,
+                json!({"properties": {"aRecords": [{"ipv4Address": "10.0.0.4"}, {"ipv4Address": "10.0.0.5"}]}, network::OWNERS: owners}),
+            ),
+        ] {
+            tx.resource_put(id, body, &Condition::None, &author).await.unwrap();
+        }
+        release(&mut tx, &endpoint).await.unwrap();
+        assert!(tx.resource_get(&connection).await.unwrap().is_none());
+        let kept = tx.resource_get(&record).await.unwrap().unwrap();
+        assert_eq!(kept.properties()["aRecords"], json!([{"ipv4Address": "10.0.0.5"}]));
+        // What is removed and uses nothing elsewhere changes nothing.
+        release(&mut tx, &zone).await.unwrap();
+        assert!(tx.resource_get(&record).await.unwrap().is_some());
     }
 }
