@@ -177,6 +177,8 @@ fn memory(launcher: &Launcher, network: Network, count: u64) {
         (before.0.saturating_sub(after.0)) / count,
         (after.1.saturating_sub(before.1)) / count
     );
+    let counted = sandboxes.iter().map(|sandbox| sandbox.usage().memory_bytes >> 10).sum::<u64>() / count;
+    println!("{network:?}: {counted} KiB each as their limits count it");
     let first = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", sandboxes[0].pid())).unwrap();
     let private: u64 = first.lines().filter(|line| line.starts_with("Private_")).filter_map(kilobytes).sum();
     println!("{network:?}: private memory of a first process: {private} KiB");
