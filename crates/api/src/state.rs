@@ -1,10 +1,13 @@
 //! What every handler can reach.
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use casemate_blob::BlobStore;
 use casemate_identity::TokenAuthority;
-use casemate_model::{Clock, ResourceId};
+use casemate_model::{
+    Clock, ResourceId,
+    egress::{LogEntry, ServiceTags},
+};
 use casemate_store::Store;
 use uuid::Uuid;
 
@@ -15,6 +18,33 @@ pub trait DeploymentLogs: Send + Sync {
     /// # Errors
     /// When the files cannot be read.
     fn read(&self, deployment: &ResourceId, container: &str, tail: usize) -> io::Result<String>;
+}
+
+/// The decisions of the egress gateway, written by the runtime.
+pub trait OutboundLog: Send + Sync {
+    /// Decisions about the deployments of a workspace, oldest first, at most `limit`; only what was refused (or would be,
+    /// in learn mode) when `denied`. Without `after` these are the newest ones; with it, those that came after. The number
+    /// given back is the `after` of the next call.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    fn read(
+        &self,
+        workspace: &ResourceId,
+        denied: bool,
+        after: Option<u64>,
+        limit: usize,
+    ) -> io::Result<(Vec<LogEntry>, u64)>;
+}
+
+/// The outbound log of a platform whose deployments have no gateway.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NothingLogged;
+
+impl OutboundLog for NothingLogged {
+    fn read(&self, _: &ResourceId, _: bool, after: Option<u64>, _: usize) -> io::Result<(Vec<LogEntry>, u64)> {
+        Ok((Vec::new(), after.unwrap_or(0)))
+    }
 }
 
 /// The platform's own facts.
@@ -60,6 +90,12 @@ pub struct ApiState {
     pub blob: Arc<BlobStore>,
     /// Logs of deployments.
     pub logs: Arc<dyn DeploymentLogs>,
+    /// What deployments reached or tried to reach.
+    pub outbound: Arc<dyn OutboundLog>,
+    /// The service tags that outbound rules may name.
+    pub tags: Arc<ServiceTags>,
+    /// The host's own addresses, which no rule but a private endpoint opens.
+    pub own_addresses: Arc<[IpAddr]>,
     /// The platform's own facts.
     pub config: ApiConfig,
     /// The time.

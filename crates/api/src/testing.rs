@@ -5,7 +5,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -13,7 +13,10 @@ use std::{
 use axum::{Router, body::Body};
 use casemate_blob::BlobStore;
 use casemate_identity::TokenAuthority;
-use casemate_model::{Clock, ResourceId, Secret};
+use casemate_model::{
+    Clock, ResourceId, Secret,
+    egress::{LogEntry, ServiceTags},
+};
 use casemate_store::Store;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -21,7 +24,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::{ApiConfig, ApiState, Bootstrap, DeploymentLogs, bootstrap, router};
+use crate::{ApiConfig, ApiState, Bootstrap, DeploymentLogs, OutboundLog, bootstrap, router};
 
 /// Where the test platform says it is.
 pub(crate) const URL: &str = "https://127.0.0.1:8443";
@@ -32,6 +35,33 @@ struct NoLogs;
 impl DeploymentLogs for NoLogs {
     fn read(&self, _: &ResourceId, _: &str, _: usize) -> io::Result<String> {
         Ok(String::new())
+    }
+}
+
+/// Decisions that a test writes; an entry's number is its place, from 1.
+#[derive(Default)]
+pub(crate) struct Decisions(pub(crate) Mutex<Vec<(ResourceId, LogEntry)>>);
+
+impl OutboundLog for Decisions {
+    fn read(
+        &self,
+        workspace: &ResourceId,
+        denied: bool,
+        after: Option<u64>,
+        limit: usize,
+    ) -> io::Result<(Vec<LogEntry>, u64)> {
+        let all = self.0.lock().unwrap();
+        let fits = |(_, (scope, entry)): &(usize, &(ResourceId, LogEntry))| {
+            scope == workspace && (!denied || !entry.allowed || entry.would_deny)
+        };
+        let numbered = all.iter().enumerate().filter(fits).map(|(at, (_, entry))| (at as u64 + 1, entry.clone()));
+        let mut found: Vec<(u64, LogEntry)> = numbered.filter(|(at, _)| *at > after.unwrap_or(0)).collect();
+        match after {
+            Some(_) => found.truncate(limit),
+            None => drop(found.drain(..found.len().saturating_sub(limit))),
+        }
+        let next = found.last().map_or(after.unwrap_or(0), |(at, _)| *at);
+        Ok((found.into_iter().map(|(_, entry)| entry).collect(), next))
     }
 }
 
@@ -72,6 +102,7 @@ impl Answer {
 pub(crate) struct World {
     pub(crate) state: ApiState,
     pub(crate) bootstrap: Bootstrap,
+    pub(crate) decisions: Arc<Decisions>,
     router: Router,
     token: String,
     seconds: Arc<AtomicI64>,
@@ -91,11 +122,15 @@ impl World {
         let sas = store.secret_get(&settings, "sas-key").await.unwrap().unwrap();
         let tokens = TokenAuthority::new(&key, bootstrap.tenant, URL.to_owned(), clock.clone()).unwrap();
         let blob = BlobStore::open(&dir.path().join("blobs"), sas, clock.clone()).unwrap();
+        let decisions = Arc::new(Decisions::default());
         let state = ApiState {
             store,
             tokens: Arc::new(tokens),
             blob: Arc::new(blob),
             logs: Arc::new(NoLogs),
+            outbound: Arc::clone(&decisions) as Arc<dyn OutboundLog>,
+            tags: Arc::new(ServiceTags::parse(r#"{"Corp": {"prefixes": ["10.1.0.0/16"]}}"#).unwrap()),
+            own_addresses: Arc::from(["192.168.7.7".parse().unwrap()]),
             config: ApiConfig {
                 url: URL.to_owned(),
                 region: "local".to_owned(),
@@ -106,8 +141,15 @@ impl World {
             },
             clock,
         };
-        let mut world =
-            Self { router: router(state.clone()), state, bootstrap, token: String::new(), seconds, _dir: dir };
+        let mut world = Self {
+            router: router(state.clone()),
+            state,
+            bootstrap,
+            decisions,
+            token: String::new(),
+            seconds,
+            _dir: dir,
+        };
         let secret = world.bootstrap.client_secret.clone().unwrap();
         world.token = world.sign_in(world.bootstrap.client_id.to_string(), &secret, URL).await;
         world

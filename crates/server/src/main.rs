@@ -3,6 +3,7 @@
 mod demo;
 mod networks;
 mod platform;
+mod service_tags;
 mod state;
 mod up;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use casemate_api::{ApiConfig, ApiState, DeploymentLogs};
+use casemate_api::{ApiConfig, ApiState, DeploymentLogs, NothingLogged};
 use casemate_blob::BlobStore;
 use casemate_cli::{EnvironmentPython, UpArgs};
 use casemate_control::{Control, ControlConfig};
@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{networks::Networks, state::StateDir};
+use crate::{networks::Networks, service_tags, state::StateDir};
 
 /// The owner of the platform's own secrets.
 const SETTINGS: &str = "/providers/Casemate.Platform/settings/platform";
@@ -59,6 +59,7 @@ impl Platform {
     /// platform, the port is taken, the kernel lacks what a sandbox needs, the store can't be opened.
     pub async fn start(args: &UpArgs, state: StateDir) -> Result<Self> {
         let clock = Clock::system();
+        let tags = Arc::new(service_tags::read(state.path())?);
         let launcher = Arc::new(launcher(state.path())?);
         let listener = listen(args.listen).await?;
         let address = listener.local_addr()?;
@@ -97,6 +98,9 @@ impl Platform {
             tokens: Arc::clone(&tokens),
             blob,
             logs: Arc::new(Logs(backend.logs().clone())),
+            outbound: Arc::new(NothingLogged),
+            tags: Arc::clone(&tags),
+            own_addresses: Arc::from([]),
             config: ApiConfig {
                 url: url.clone(),
                 region: args.region.clone(),

@@ -19,6 +19,7 @@ mod workspaces;
 
 use casemate_model::Fault;
 
+pub(crate) use self::networks::mark_provisioned;
 use crate::{
     call::{Call, Target},
     context::{OpContext, Outcome},

@@ -1,10 +1,10 @@
 //! Writing and showing a resource by its type: what a PUT and a template share.
 
 use casemate_model::{Fault, FaultKind, Resource, ResourceId};
-use casemate_store::{Condition, Filter, Put, Tx};
-use serde_json::Value;
+use casemate_store::{Condition, Put, Tx};
+use serde_json::{Map, Value};
 
-use super::{generic, groups, roles, workspaces};
+use super::{generic, groups, networks, roles, workspaces};
 use crate::{
     call::Call,
     context::{OpContext, Outcome},
@@ -56,7 +56,7 @@ pub(super) async fn write(
 
 /// A resource as clients see it, with what depends on the platform's address filled in. `rules` are a workspace's
 /// outbound rules.
-pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: &[Resource]) -> Value {
+pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: Map<String, Value>) -> Value {
     let kind = row.id.resource_type().to_lowercase();
     match kind.as_str() {
         WORKSPACE => workspaces::show(ctx, state, row, rules),
@@ -66,16 +66,16 @@ pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: &[R
     }
 }
 
-/// The rules of a workspace; none for other types.
-pub(super) async fn rules(state: &ApiState, row: &Resource) -> Result<Vec<Resource>, ApiError> {
+/// The rules of a workspace as they are shown in it; none for other types.
+pub(super) async fn rules(state: &ApiState, row: &Resource) -> Result<Map<String, Value>, ApiError> {
     if !row.id.is_type(WORKSPACE) {
-        return Ok(Vec::new());
+        return Ok(Map::new());
     }
-    Ok(state.store.resource_list(&Filter::of_type(super::networks::RULE_TYPE).child_of(&row.id)).await?)
+    Ok(networks::shown_rules(state, row, &networks::Loaded::of(state, row).await?))
 }
 
 /// 200 with a resource.
 pub(super) async fn answer(ctx: &OpContext, state: &ApiState, call: &Call, row: &Resource) -> Outcome {
     let rules = rules(state, row).await?;
-    Ok(respond::shown(call, row, &show(ctx, state, row, &rules)))
+    Ok(respond::shown(call, row, &show(ctx, state, row, rules)))
 }

@@ -3,7 +3,9 @@
 
 mod body;
 
-use casemate_model::{Fault, FaultKind, Resource, ResourceId, operation::OperationKind, workspace::WORKSPACE_TYPE};
+use casemate_model::{
+    Fault, FaultKind, Resource, ResourceId, egress::RULE_TYPE, operation::OperationKind, workspace::WORKSPACE_TYPE,
+};
 use casemate_store::{Condition, Filter, Put, Tx};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -56,7 +58,7 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
 
 async fn answer_written(ctx: &OpContext, state: &ApiState, put: &Put) -> Outcome {
     let rules = provision::rules(state, &put.resource).await?;
-    let shown = show(ctx, state, &put.resource, &rules);
+    let shown = show(ctx, state, &put.resource, rules);
     let put = Put { created: false, ..put.clone() };
     Ok(respond::written_as(&put, &shown))
 }
@@ -77,7 +79,7 @@ pub(super) async fn write(
     let mut wanted = body::normalize(&given, existing.as_ref(), state.config.tenant)?;
     body::keep_fixed(&mut wanted.body, existing.as_ref())?;
     dependents(tx, ctx, state, id, &mut wanted.body).await?;
-    finish(tx, ctx, id, wanted, condition).await
+    finish(tx, ctx, state, id, wanted, condition).await
 }
 
 async fn patch(
@@ -93,30 +95,31 @@ async fn patch(
     let mut wanted = body::normalize(&merged, Some(&existing), state.config.tenant)?;
     body::keep_fixed(&mut wanted.body, Some(&existing))?;
     dependents(tx, ctx, state, id, &mut wanted.body).await?;
-    finish(tx, ctx, id, wanted, condition).await
+    finish(tx, ctx, state, id, wanted, condition).await
 }
 
 async fn finish(
     tx: &mut Tx,
     ctx: &OpContext,
+    state: &ApiState,
     id: &ResourceId,
     wanted: body::Wanted,
     condition: &Condition,
 ) -> Result<Put, ApiError> {
     let mut put = tx.resource_put(id, wanted.body, condition, &ctx.author()).await?;
-    let mut seen = Map::new();
     if put.created {
-        seen.insert("workspaceId".to_owned(), Uuid::new_v4().to_string().into());
-    }
-    if wanted.provision_network {
-        seen.insert(networks::PROVISIONED.to_owned(), true.into());
-    }
-    if !seen.is_empty() {
-        put.resource.observed.extend(seen.clone());
+        let seen = Map::from_iter([("workspaceId".to_owned(), Uuid::new_v4().to_string().into())]);
         tx.resource_observe(id, seen).await?;
     }
+    if wanted.provision_network {
+        networks::mark_provisioned(tx, &put.resource).await?;
+    }
+    networks::write_required(tx, ctx, &put.resource).await?;
     for (name, rule) in wanted.rules {
-        networks::write_rule(tx, ctx, &put.resource, &name, rule).await?;
+        networks::write_rule(tx, ctx, state, &put.resource, &name, rule, &Condition::None).await?;
+    }
+    if let Some(row) = tx.resource_get(id).await? {
+        put.resource.observed = row.observed;
     }
     Ok(put)
 }
@@ -178,21 +181,15 @@ fn made_id(group: &ResourceId, kind: &str, workspace: &ResourceId, short: &str) 
 }
 
 /// The workspace as clients see it.
-pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: &[Resource]) -> Value {
+pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: Map<String, Value>) -> Value {
     let mut shown = row.to_public();
     let host = ctx.base.split_once("://").map_or(ctx.base.as_str(), |(_, host)| host);
-    let mode = row.properties()["managedNetwork"]["isolationMode"].as_str().unwrap_or("Disabled").to_owned();
-    let active = mode != "Disabled" && row.observed.get(networks::PROVISIONED).is_some();
     if let Some(properties) = shown["properties"].as_object_mut() {
         properties.insert("tenantId".to_owned(), state.config.tenant.to_string().into());
         properties.insert("discoveryUrl".to_owned(), format!("{}/discovery", ctx.base).into());
         properties.insert("mlFlowTrackingUri".to_owned(), format!("azureml://{host}/mlflow/v1.0{}", row.id).into());
         properties.insert("creationTime".to_owned(), row.system.created_at.to_string().into());
-        let network = properties.entry("managedNetwork").or_insert_with(|| json!({"isolationMode": mode}));
-        let status = if active { "Active" } else { "Inactive" };
-        network["status"] = json!({"status": status, "sparkReady": false});
-        network["outboundRules"] =
-            rules.iter().map(|rule| (rule.name().to_owned(), networks::shown_properties(rule))).collect();
+        properties.insert("managedNetwork".to_owned(), networks::shown(row, rules));
     }
     shown
 }
@@ -206,6 +203,7 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
     let Some(row) = tx.resource_mark_deleting(id, &condition).await? else {
         return Ok(respond::no_content());
     };
+    networks::remove_connections(&mut tx, &row).await?;
     for inner in tx.resource_list(&Filter::default().within(id)).await? {
         tx.resource_mark_deleting(&inner.id, &Condition::None).await?;
     }
@@ -220,19 +218,27 @@ async fn list(ctx: &OpContext, state: &ApiState, call: &Call, scope: &ResourceId
     }
     let rows = state.store.resource_list(&Filter::of_type(WORKSPACE_TYPE).within(scope)).await?;
     let rows = ctx.readable(scope, &format!("{WORKSPACE_TYPE}/read"), rows)?;
-    let rules = state.store.resource_list(&Filter::of_type(networks::RULE_TYPE).within(scope)).await?;
     let mut shown = Vec::new();
     for row in &rows {
-        let own: Vec<Resource> = rules.iter().filter(|rule| rule.id.is_within(&row.id)).cloned().collect();
-        shown.push(show(ctx, state, row, &own));
+        shown.push(show(ctx, state, row, provision::rules(state, row).await?));
     }
     respond::list(ctx, call, &call.path(), shown)
 }
 
 async fn act(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId, name: &str) -> Outcome {
-    ctx.authorize_call(call)?;
+    let action = name.to_ascii_lowercase();
+    match action.as_str() {
+        // To look at what rules do is to read them.
+        "listoutboundlog" | "testoutbounddestination" | "suggestoutboundrules" => {
+            ctx.authorize(&format!("{RULE_TYPE}/read"), id)?
+        }
+        _ => ctx.authorize_call(call)?,
+    }
     let row = state.store.resource_get(id).await?.ok_or_else(|| shape::not_found(id))?;
-    match name.to_ascii_lowercase().as_str() {
+    match action.as_str() {
+        "listoutboundlog" => networks::list_log(state, call, &row).await,
+        "suggestoutboundrules" => networks::suggest_rules(state, call, &row).await,
+        "testoutbounddestination" => networks::test_destination(state, call, &row).await,
         "listkeys" => Ok(respond::ok(&json!({
             "userStorageKey": null,
             "userStorageResourceId": row.properties().get("storageAccount"),

@@ -18,7 +18,12 @@ use super::{
     references::{self, Found},
     traffic, workspace,
 };
-use crate::{ApiError, ApiState, Call, OpContext, Target, arm::shape::not_found, context::Outcome, respond};
+use crate::{
+    ApiError, ApiState, Call, OpContext, Target,
+    arm::{mark_provisioned, shape::not_found},
+    context::Outcome,
+    respond,
+};
 
 /// Most deployments of one endpoint.
 const MAX_PER_ENDPOINT: usize = 20;
@@ -144,6 +149,9 @@ impl Wish {
         }
         if current.is_none() {
             check_room(&mut tx, &self.endpoint.id).await?;
+        }
+        if let Some(home) = tx.resource_get(&self.workspace).await? {
+            mark_provisioned(&mut tx, &home).await?;
         }
         let observed = stand_in(&mut tx, ctx, &self.workspace, &self.found).await?;
         let mut put = tx.resource_put(id, self.body.into_value(), condition, &ctx.author()).await?;

@@ -4,6 +4,7 @@ mod front;
 mod fuzzy;
 mod groups;
 mod inbound;
+mod outbound;
 mod roles;
 mod templates;
 mod tokens;

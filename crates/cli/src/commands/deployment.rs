@@ -1,6 +1,6 @@
 //! `ml online-deployment …`.
 
-use casemate_model::FaultKind;
+use casemate_model::{FaultKind, egress::AUDIT_PROPERTY};
 use casemate_wire::{
     client::Accepted,
     entity::{Deployment, Document, MERGED_FIELDS, add_resource_group},
@@ -78,6 +78,10 @@ fn document(write: &DeploymentWrite, base: Option<Document>) -> Result<Document,
             document.put(key, Node::text(value.as_str()));
         }
     }
+    if let Some(audit) = write.audit {
+        // A text, as all properties are.
+        document.set(&[format!("properties[\"{AUDIT_PROPERTY}\"]=\"{audit}\"")])?;
+    }
     Ok(document)
 }
 
@@ -121,8 +125,8 @@ async fn create(write: DeploymentWrite, all_traffic: bool, session: &Session, gl
 
 async fn update(write: DeploymentWrite, session: &Session, globals: &Globals) -> Found {
     refuse_local(write.local.local)?;
-    if write.source.file.is_none() && write.source.settings.is_empty() {
-        return Err(Failure::usage("What shall change? Give --set or --file."));
+    if write.source.file.is_none() && write.source.settings.is_empty() && write.audit.is_none() {
+        return Err(Failure::usage("What shall change? Give --set, --audit or --file."));
     }
     let (name, endpoint_name) = names(&document(&write, None)?)?;
     let assets = Assets::open(session, globals, &session.workspace_id(&write.scope).await?).await?;

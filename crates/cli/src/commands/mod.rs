@@ -8,6 +8,7 @@ mod endpoint;
 mod group;
 mod invoke;
 mod login;
+mod outbound;
 mod principals;
 mod workspace;
 

@@ -2,17 +2,17 @@
 
 use casemate_wire::{
     client::Accepted,
-    entity::{Document, OutboundRule, Workspace, add_resource_group},
+    entity::{Document, Workspace, add_resource_group},
     yaml::Node,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Found, confirmed, group::tag_map};
+use super::{Found, confirmed, group::tag_map, outbound};
 use crate::{
     failure::Failure,
-    grammar::{Globals, RuleArgs, RuleCommand, Scope, WorkspaceCommand, WorkspaceOptions, WorkspaceWrite},
+    grammar::{Globals, Scope, WorkspaceCommand, WorkspaceOptions, WorkspaceWrite},
     output::Output,
     progress::Step,
     session::{ARM_API, ML_API, Session, segment},
@@ -62,11 +62,12 @@ pub(super) async fn run(command: WorkspaceCommand, session: &Session, globals: &
                 }
             }
         }
-        WorkspaceCommand::OutboundRule(command) => rule(command, session, globals).await,
+        WorkspaceCommand::OutboundRule(command) => outbound::rule(command, session, globals).await,
+        WorkspaceCommand::OutboundLog(args) => outbound::log(args, session, globals).await,
     }
 }
 
-fn scope(resource_group: Option<String>, workspace_name: Option<String>) -> Scope {
+pub(super) fn scope(resource_group: Option<String>, workspace_name: Option<String>) -> Scope {
     Scope { resource_group, workspace_name }
 }
 
@@ -209,79 +210,4 @@ async fn delete(id: &str, all_resources: bool, no_wait: bool, session: &Session,
         }
     }
     Ok(Output::Nothing)
-}
-
-async fn rule(command: RuleCommand, session: &Session, globals: &Globals) -> Found {
-    let client = session.client();
-    let show = |answer: &Value| {
-        let name = answer.get("name").and_then(Value::as_str).unwrap_or_default();
-        OutboundRule::show(name, answer.get("properties").unwrap_or(&Value::Null))
-    };
-    match command {
-        RuleCommand::Set(args) => set_rule(*args, session, globals).await,
-        RuleCommand::List(within) => {
-            let id = session.workspace_id(&scope(within.resource_group, within.workspace_name)).await?;
-            let all = client.list(&format!("{id}/outboundRules?{ML_API}")).await?;
-            Ok(all.iter().map(show).collect::<Value>().into())
-        }
-        RuleCommand::Show(rule) => {
-            let id = session.workspace_id(&scope(rule.scope.resource_group, rule.scope.workspace_name)).await?;
-            Ok(show(&client.get(&format!("{id}/outboundRules/{}?{ML_API}", segment(&rule.rule))).await?).into())
-        }
-        RuleCommand::Remove { rule, yes, no_wait } => {
-            confirmed(yes)?;
-            let id = session.workspace_id(&scope(rule.scope.resource_group, rule.scope.workspace_name)).await?;
-            let path = format!("{id}/outboundRules/{}?{ML_API}", segment(&rule.rule));
-            client.get(&path).await?;
-            match client.write(Method::DELETE, &path, None, None).await? {
-                Accepted::Running(pending) if !no_wait.no_wait => {
-                    drop(client.wait(*pending, Default::default(), &mut |_| {}).await?)
-                }
-                _ => {}
-            }
-            Ok(Output::Nothing)
-        }
-    }
-}
-
-async fn set_rule(args: RuleArgs, session: &Session, globals: &Globals) -> Found {
-    let client = session.client();
-    let mut document = match &args.file {
-        Some(file) => Document::from_file(file)?,
-        None => Document::from_arguments(),
-    };
-    document.put("name", Node::text(args.rule.rule.as_str()));
-    let mut settings = Vec::new();
-    let lists = |text: &String| {
-        json!(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>()).to_string()
-    };
-    for (path, value) in [
-        ("type", args.kind),
-        ("destination", args.destination),
-        ("destination.service_resource_id", args.service_resource_id),
-        ("destination.subresource_target", args.subresource_target),
-        ("destination.spark_enabled", args.spark_enabled),
-        ("destination.service_tag", args.service_tag),
-        ("destination.protocol", args.protocol),
-        ("destination.port_ranges", args.port_ranges.map(|ports| json!(ports).to_string())),
-        ("destination.address_prefixes", args.address_prefixes.as_ref().map(lists)),
-        ("fqdns", args.fqdns.as_ref().map(lists)),
-    ] {
-        settings.extend(value.map(|value| format!("{path}={value}")));
-    }
-    document.set(&settings)?;
-    let rule = OutboundRule::read(&document)?;
-    let id = session.workspace_id(&scope(args.rule.scope.resource_group, args.rule.scope.workspace_name)).await?;
-    let path = format!("{id}/outboundRules/{}?{ML_API}", segment(&rule.name));
-    let body = json!({"properties": rule.body});
-    match client.write(Method::PUT, &path, Some(&body), None).await? {
-        Accepted::Running(_) if args.no_wait.no_wait => return Ok(Output::Nothing),
-        Accepted::Done(_) => {}
-        Accepted::Running(pending) => {
-            let mut step = Step::begin(globals, format!("Setting the rule '{}'", rule.name));
-            client.wait(*pending, Default::default(), &mut |elapsed| step.tick(elapsed)).await?;
-        }
-    }
-    let made = client.get(&path).await?;
-    Ok(OutboundRule::show(&rule.name, made.get("properties").unwrap_or(&Value::Null)).into())
 }

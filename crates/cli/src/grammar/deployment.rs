@@ -21,7 +21,8 @@ pub(crate) enum DeploymentCommand {
     /// Change a deployment.
     #[command(after_help = "Examples:
   casemate ml online-deployment update -n blue -e my-endpoint --set instance_count=2
-  casemate ml online-deployment update -n blue -e my-endpoint -f blue.yml")]
+  casemate ml online-deployment update -n blue -e my-endpoint -f blue.yml
+  casemate ml online-deployment update -n blue -e my-endpoint --audit")]
     Update {
         #[command(flatten)]
         write: DeploymentWrite,
@@ -87,6 +88,10 @@ pub(crate) struct DeploymentWrite {
     pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) source: FileAndSet,
+    /// Learn mode: let the deployment reach everything public and write down what the outbound rules would have
+    /// refused. `--audit false` ends it.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit: Option<bool>,
     /// Do not check that the scoring script is there.
     #[arg(long)]
     pub(crate) skip_script_validation: bool,

@@ -6,6 +6,7 @@ mod assets;
 mod deployment;
 mod endpoint;
 mod group;
+mod outbound;
 mod platform;
 pub(crate) mod unsupported;
 mod workspace;
@@ -23,7 +24,8 @@ pub(crate) use self::{
     deployment::{ContainerName, DeploymentCommand, DeploymentWrite, LogsArgs},
     endpoint::{EndpointCommand, EndpointCreate, EndpointUpdate, InvokeArgs, KeyName},
     group::GroupCommand,
-    workspace::{RuleArgs, RuleCommand, WorkspaceCommand, WorkspaceOptions, WorkspaceWrite},
+    outbound::{OfDeployment, OutboundLogArgs, RuleArgs, RuleCommand, RuleName, SuggestArgs, TestArgs},
+    workspace::{WorkspaceCommand, WorkspaceName, WorkspaceOptions, WorkspaceWrite},
 };
 
 /// The whole command line.

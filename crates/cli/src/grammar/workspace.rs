@@ -1,10 +1,11 @@
 //! `ml workspace …`.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 
-use super::{FileAndSet, NoWait, Yes};
+use super::{
+    FileAndSet, NoWait, Yes,
+    outbound::{OutboundLogArgs, RuleCommand},
+};
 
 /// Workspaces.
 #[derive(Debug, Subcommand)]
@@ -27,6 +28,7 @@ pub(crate) enum WorkspaceCommand {
     /// Change a workspace.
     #[command(after_help = "Examples:
   casemate ml workspace update -n my-workspace --public-network-access disabled
+  casemate ml workspace update -n my-workspace -m allow_internet_outbound
   casemate ml workspace update -n my-workspace -f workspace.yml --set tags.team=a")]
     Update {
         #[command(flatten)]
@@ -77,6 +79,11 @@ pub(crate) enum WorkspaceCommand {
     /// Outbound rules of the managed network.
     #[command(subcommand)]
     OutboundRule(RuleCommand),
+    /// What deployments reached or tried to reach, and why it was let through or refused.
+    #[command(after_help = "Examples:
+  casemate ml workspace outbound-log -n my-workspace --denied -o table
+  casemate ml workspace outbound-log -n my-workspace --deployment blue --follow")]
+    OutboundLog(OutboundLogArgs),
 }
 
 /// A workspace.
@@ -142,101 +149,4 @@ pub(crate) struct WorkspaceOptions {
     /// How system datastores are opened.
     #[arg(long, value_name = "MODE")]
     pub(crate) system_datastores_auth_mode: Option<String>,
-}
-
-/// Outbound rules.
-#[derive(Debug, Subcommand)]
-pub(crate) enum RuleCommand {
-    /// Create or replace a rule.
-    #[command(
-        visible_alias = "create",
-        alias = "update",
-        after_help = "Examples:
-  casemate ml workspace outbound-rule set --workspace-name ws --rule pypi --type fqdn --destination packages.example.com
-  casemate ml workspace outbound-rule set --workspace-name ws --rule blob --type private_endpoint \\
-    --service-resource-id ID --subresource-target blob"
-    )]
-    Set(Box<RuleArgs>),
-    /// List the rules.
-    #[command(after_help = "Example:\n  casemate ml workspace outbound-rule list --workspace-name ws -o table")]
-    List(RuleScope),
-    /// Show a rule.
-    #[command(after_help = "Example:\n  casemate ml workspace outbound-rule show --workspace-name ws --rule pypi")]
-    Show(RuleName),
-    /// Remove a rule.
-    #[command(
-        alias = "delete",
-        after_help = "Example:\n  casemate ml workspace outbound-rule remove --workspace-name ws --rule pypi --yes"
-    )]
-    Remove {
-        #[command(flatten)]
-        rule: RuleName,
-        #[command(flatten)]
-        yes: Yes,
-        #[command(flatten)]
-        no_wait: NoWait,
-    },
-}
-
-/// In which workspace.
-#[derive(Debug, Args)]
-pub(crate) struct RuleScope {
-    /// Workspace (default: the configured one).
-    #[arg(short = 'w', long, value_name = "NAME")]
-    pub(crate) workspace_name: Option<String>,
-    /// Resource group (default: the configured one).
-    #[arg(short = 'g', long, value_name = "NAME")]
-    pub(crate) resource_group: Option<String>,
-}
-
-/// A rule of a workspace.
-#[derive(Debug, Args)]
-pub(crate) struct RuleName {
-    /// Name of the rule.
-    #[arg(short = 'n', long, alias = "name", value_name = "NAME")]
-    pub(crate) rule: String,
-    #[command(flatten)]
-    pub(crate) scope: RuleScope,
-}
-
-/// `set`.
-#[derive(Debug, Args)]
-pub(crate) struct RuleArgs {
-    #[command(flatten)]
-    pub(crate) rule: RuleName,
-    /// YAML file with the rule; options win over it.
-    #[arg(short = 'f', long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// fqdn, private_endpoint or service_tag.
-    #[arg(short = 't', long = "type", value_name = "TYPE")]
-    pub(crate) kind: Option<String>,
-    /// Host name (fqdn).
-    #[arg(short = 'd', long, value_name = "HOST")]
-    pub(crate) destination: Option<String>,
-    /// Id of the resource (private_endpoint).
-    #[arg(long, value_name = "ID")]
-    pub(crate) service_resource_id: Option<String>,
-    /// Part of the resource, such as blob (private_endpoint).
-    #[arg(long, value_name = "NAME")]
-    pub(crate) subresource_target: Option<String>,
-    /// Also for Spark (private_endpoint).
-    #[arg(long, value_name = "BOOL")]
-    pub(crate) spark_enabled: Option<String>,
-    /// Host names of the resource (private_endpoint), separated by commas.
-    #[arg(long, value_name = "HOSTS")]
-    pub(crate) fqdns: Option<String>,
-    /// Tag (service_tag).
-    #[arg(long, value_name = "TAG")]
-    pub(crate) service_tag: Option<String>,
-    /// TCP, UDP, ICMP or * (service_tag).
-    #[arg(long, value_name = "NAME")]
-    pub(crate) protocol: Option<String>,
-    /// Ports such as 80,8080-8089 (service_tag).
-    #[arg(long, value_name = "PORTS")]
-    pub(crate) port_ranges: Option<String>,
-    /// Networks separated by commas (service_tag).
-    #[arg(long, value_name = "PREFIXES")]
-    pub(crate) address_prefixes: Option<String>,
-    #[command(flatten)]
-    pub(crate) no_wait: NoWait,
 }

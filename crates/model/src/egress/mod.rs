@@ -21,6 +21,7 @@ mod ports;
 mod prefix;
 mod reason;
 mod rule_resource;
+mod suggest;
 mod tags;
 #[cfg(test)]
 mod tags_tests;
@@ -37,7 +38,8 @@ pub use ports::{PortError, PortRanges};
 pub use prefix::{Prefix, PrefixError};
 pub use rule_resource::{
     AUDIT_PROPERTY, PROVISIONED, REQUIRED, RULE_TYPE, RuleStatus, Surroundings, USER_DEFINED, checked_rule,
-    connection_id, connection_of, is_audited, is_provisioned, mode_of, needed, policy, private_target, required_rules,
-    rule_status, rules_from_resource,
+    connection_id, connection_of, is_audited, is_provisioned, mode_of, needed, policy, private_target,
+    required_connections, required_rules, rule_status, rules_from_resource,
 };
+pub use suggest::{Suggestion, suggest};
 pub use tags::{ServiceTag, ServiceTags, TagError};

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub use check::{checked_rule, private_target};
 pub use policy::{is_audited, policy};
-pub use private::{connection_id, connection_of, needed, required_rules};
+pub use private::{connection_id, connection_of, needed, required_connections, required_rules};
 
 use super::{
     pattern::HostPattern,

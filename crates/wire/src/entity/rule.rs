@@ -1,6 +1,6 @@
 //! Outbound rules of a workspace's managed network.
 
-use casemate_model::Fault;
+use casemate_model::{Fault, egress::PortRanges};
 use serde_json::{Value, json};
 
 use super::{document::Document, show};
@@ -50,13 +50,11 @@ impl OutboundRule {
         fields.require("destination", fields.node("destination").is_some());
         let body = match kind? {
             Kind::Fqdn => {
-                let mut body =
-                    json!({"type": "FQDN", "category": "UserDefined", "destination": fields.text("destination")});
-                // The original has no ports here, so they travel in a place of our own, which its clients let pass.
-                if let Some(ports) = fields.text("port_ranges") {
-                    body["casemate"] = json!({"portRanges": ports});
-                }
-                body
+                // The original has no ports here, so they travel in a place of our own, which its clients let pass. They
+                // are always said: where a client is silent the platform keeps those that were.
+                let ports = fields.text("port_ranges").unwrap_or_else(|| PortRanges::web().to_string());
+                json!({"type": "FQDN", "category": "UserDefined", "destination": fields.text("destination"),
+                    "casemate": {"portRanges": ports}})
             }
             Kind::ServiceTag => service_tag(fields.nested("destination")?),
             Kind::PrivateEndpoint => {
@@ -89,7 +87,7 @@ impl OutboundRule {
             ("category", snake("/category")),
             ("status", show::copy(rule, "/status")),
             ("error_information", show::copy(rule, "/errorInformation")),
-            ("parent_rule_names", show::copy(rule, "/parentRuleNames")),
+            ("parent_rule_names", show::copy(rule, "/parentRuleNames").filter(|names| names != &json!([]))),
             ("destination", destination),
             ("port_ranges", show::copy(rule, "/casemate/portRanges")),
             ("fqdns", show::copy(rule, "/fqdns")),

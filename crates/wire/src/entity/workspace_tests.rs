@@ -53,7 +53,7 @@ fn the_template_holds_all_that_is_needed() {
     assert_eq!(
         made["managedNetwork"],
         json!({"isolationMode": "AllowOnlyApprovedOutbound", "outboundRules": {
-            "pypi": {"type": "FQDN", "category": "UserDefined", "destination": "packages.example.com"},
+            "pypi": {"type": "FQDN", "category": "UserDefined", "destination": "packages.example.com", "casemate": {"portRanges": "80,443"}},
             "db": {"type": "FQDN", "category": "UserDefined", "destination": "db.example.com", "casemate": {"portRanges": "5432"}},
             "tag": {"type": "ServiceTag", "category": "UserDefined",
                 "destination": {"serviceTag": "DataFactory", "protocol": "TCP", "portRanges": "80,8080-8089"}},

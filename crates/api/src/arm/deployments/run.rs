@@ -178,7 +178,7 @@ impl Work<'_> {
         };
         let written = provision::write(tx, self.ctx, self.state, &planned.id, planned.body).await;
         let put = written.map_err(|error| at_place(error, &declared[at].place, &planned.id))?;
-        let shown = provision::show(self.ctx, self.state, &put.resource, &[]);
+        let shown = provision::show(self.ctx, self.state, &put.resource, serde_json::Map::new());
         self.known.insert(planned.id, Some(shown));
         self.done.push((put, self.state.clock.now()));
         Ok(true)
@@ -187,7 +187,7 @@ impl Work<'_> {
     async fn look_up(&mut self, tx: &mut Tx, id: ResourceId) -> Result<(), ApiError> {
         self.ctx.authorize(&format!("{}/read", id.resource_type()), &id)?;
         let found = tx.resource_get(&id).await?;
-        let shown = found.map(|row| provision::show(self.ctx, self.state, &row, &[]));
+        let shown = found.map(|row| provision::show(self.ctx, self.state, &row, serde_json::Map::new()));
         self.known.insert(id, shown);
         Ok(())
     }

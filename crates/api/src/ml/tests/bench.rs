@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::{ApiConfig, ApiState, DeploymentLogs, router};
+use crate::{ApiConfig, ApiState, DeploymentLogs, NothingLogged, router};
 
 pub(super) const URL: &str = "https://127.0.0.1:8443";
 
@@ -80,8 +80,17 @@ impl Bench {
             subscription,
             cloud_name: "Casemate".to_owned(),
         };
-        let state =
-            ApiState { store: store.clone(), tokens: Arc::clone(&tokens), blob, logs: Arc::new(Logs), config, clock };
+        let state = ApiState {
+            store: store.clone(),
+            tokens: Arc::clone(&tokens),
+            blob,
+            logs: Arc::new(Logs),
+            outbound: Arc::new(NothingLogged),
+            tags: Arc::default(),
+            own_addresses: Arc::from([]),
+            config,
+            clock,
+        };
         let mut bench = Self { store, subscription, tokens, router: router(state), token: String::new(), _dir: dir };
         bench.put_row("", json!({"location": "local", "properties": {}})).await;
         bench.workspace("ws", json!({})).await;

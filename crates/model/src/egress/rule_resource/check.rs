@@ -213,6 +213,9 @@ fn service_tag(name: &str, destination: &Value, tags: &ServiceTags) -> Result<Va
         if matches!(error, crate::egress::TagError::Unknown(..)) {
             why.push_str(" The file is service-tags.json in the platform's state directory.");
         }
+        if tag.is_empty() {
+            why = why.replace(" of the service tag ''", "").replace("Service tag '': ", "");
+        }
         ("destination", why)
     })?;
     let mut kept = json!({"protocol": protocol, "portRanges": ports.unwrap_or_default(), "action": action});

@@ -239,6 +239,16 @@ pub(super) fn own_private_endpoints(workspace: &Resource) -> Vec<Resource> {
     .collect()
 }
 
+/// The required rules with their connections, whether or not there are such rows.
+#[must_use]
+pub fn required_connections(workspace: &Resource) -> Vec<(Resource, ResourceId)> {
+    let with_connection = |rule: Resource| {
+        let connection = connection_of(&rule.id, rule.properties())?;
+        Some((rule, connection))
+    };
+    own_private_endpoints(workspace).into_iter().filter_map(with_connection).collect()
+}
+
 fn required(workspace: &Resource, target: &ResourceId, subresource: &str) -> Option<Resource> {
     let digest = Uuid::new_v5(&Uuid::NAMESPACE_URL, target.key().as_bytes()).simple().to_string();
     let name = format!("__SYS_PE_{}_{subresource}_{}", target.name(), &digest[..8]);
