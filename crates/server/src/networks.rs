@@ -32,6 +32,8 @@ impl Networks {
         let (snapshots, published, stop) = (reconciler.snapshots(), Published::new(), CancellationToken::new());
         let dns = DnsConfig {
             listen: args.dns.clone(),
+            network_port: args.dns_port,
+            upstream: args.upstream_dns,
             ..DnsConfig::new(args.domain.clone(), args.region.clone(), front_door.ip())
         };
         let dns = Server::new(dns, snapshots.clone()).await?;

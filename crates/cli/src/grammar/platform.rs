@@ -43,6 +43,12 @@ pub struct UpArgs {
     /// Addresses and ports at which names are answered for everybody; networks have their own.
     #[arg(long, value_delimiter = ',', value_name = "ADDRESS:PORT")]
     pub dns: Vec<SocketAddr>,
+    /// Port of the networks' own DNS addresses (default: 53, or where that needs a privilege the first port of --dns).
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub dns_port: Option<u16>,
+    /// Who is asked about names that are not the platform's (default: whom this machine asks).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub upstream_dns: Option<SocketAddr>,
     /// From where the public listener may be called; all others are closed before TLS. Private endpoints take their
     /// network's callers whatever this says.
     #[arg(long, value_delimiter = ',', value_name = "PREFIX", value_parser = prefix)]

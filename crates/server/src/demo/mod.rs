@@ -60,6 +60,8 @@ fn run(args: &DemoArgs) -> Result<()> {
             region: "local".to_owned(),
             environment_python: args.environment_python,
             dns: Vec::new(),
+            dns_port: None,
+            upstream_dns: None,
             allow_from: Vec::new(),
         };
         let state_path = state.path().to_owned();
