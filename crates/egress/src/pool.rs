@@ -72,6 +72,11 @@ impl NamePool {
         Some(name)
     }
 
+    /// Whether a name has an address.
+    pub(crate) fn knows(&self, name: &HostName) -> bool {
+        self.names().by_name.contains_key(name)
+    }
+
     /// The address of a name; a new one if it has none. Names are asked for here only once the policy resolves them.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use casemate_model::egress::{EgressPolicy, HostName, HostPattern, PortRanges, Ru
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use tokio::sync::watch;
 
-use super::{HEADER, Responder, host, overloaded};
+use super::{Answer, HEADER, Responder, host};
 use crate::{EgressLimits, pool::NamePool};
 
 /// Names that are approved: one host, and those below a base.
@@ -33,11 +33,12 @@ pub fn dns_packets(packets: &[&[u8]]) {
     let (_sender, policy) = watch::channel(Arc::new(policy));
     let responder = Responder::new(Arc::clone(&pool), policy, &limits, record);
     for packet in packets {
-        if let Some(answer) = responder.answer(packet) {
-            answered(packet, &answer, &pool);
-        }
-        if let Some(answer) = overloaded(packet) {
-            assert!(answer.len() == HEADER && answer[..2] == packet[..2] && answer[2] & 0x80 != 0);
+        match responder.answer(packet) {
+            Answer::Packet(answer) => answered(packet, &answer, &pool),
+            Answer::Beyond(Some(refusal)) => {
+                assert!(refusal.len() == HEADER && refusal[..2] == packet[..2] && refusal[2] & 0x80 != 0);
+            }
+            Answer::Nothing | Answer::Beyond(None) => {}
         }
         assert!(pool.len() <= limits.names);
     }

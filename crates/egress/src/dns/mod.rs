@@ -33,17 +33,31 @@ use crate::{EgressLimits, bucket::Bucket, pool::NamePool};
 const TTL: u32 = 10;
 /// What an answer may be long, told to clients that ask by EDNS.
 const PAYLOAD: u16 = 1232;
+/// How many times the limit queries for names may come that have an address already.
+const KNOWN: u32 = 20;
 /// The bytes before the first question.
 const HEADER: usize = 12;
 
 /// What takes each decision for the log: the name as it was asked for (escaped), and what was decided.
 pub(crate) type RecordLookup = Box<dyn Fn(&str, &Decision) + Send + Sync>;
 
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// This answer.
+    Packet(Vec<u8>),
+    /// Nothing: it is not even the beginning of a query.
+    Nothing,
+    /// There have been too many: a refusal, and a pause.
+    Beyond(Option<Vec<u8>>),
+}
+
 /// Answers the queries of one sandbox.
 pub(crate) struct Responder {
     pool: Arc<NamePool>,
     policy: watch::Receiver<Arc<EgressPolicy>>,
     rate: Bucket,
+    rate_known: Bucket,
     recent: Recent,
     record: RecordLookup,
 }
@@ -56,37 +70,39 @@ impl Responder {
         limits: &EgressLimits,
         record: RecordLookup,
     ) -> Self {
-        let rate = Bucket::new(limits.dns_burst, limits.dns_per_second, Duration::from_secs(1));
-        Self { pool, policy, rate, recent: Recent::default(), record }
+        let bucket = |times: u32| {
+            let (burst, count) = (limits.dns_burst.saturating_mul(times), limits.dns_per_second.saturating_mul(times));
+            Bucket::new(burst, count, Duration::from_secs(1))
+        };
+        Self { pool, policy, rate: bucket(1), rate_known: bucket(KNOWN), recent: Recent::default(), record }
     }
 
-    /// Whether one more query may be answered now.
-    pub(crate) fn may_answer(&self) -> bool {
-        self.rate.take()
-    }
-
-    /// The answer to one packet; nothing when it is not even the beginning of a query.
-    pub(crate) fn answer(&self, packet: &[u8]) -> Option<Vec<u8>> {
+    /// What becomes of one packet.
+    pub(crate) fn answer(&self, packet: &[u8]) -> Answer {
         // An answer is never answered: two responders would talk to each other for ever.
         if packet.len() < HEADER || packet[2] & 0x80 != 0 {
-            return None;
+            return if self.rate.take() { Answer::Nothing } else { Answer::Beyond(None) };
         }
-        let opcode = (packet[2] >> 3) & 0xf;
-        if opcode != u8::from(OpCode::Query) {
-            return Some(bare(packet, ResponseCode::NotImp));
-        }
-        let count = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-        let plain = count(4) == 1 && count(6) == 0 && count(8) == 0 && packet[2] & 0x02 == 0;
-        let Some(message) = Some(packet).filter(|_| plain).and_then(|packet| Message::from_vec(packet).ok()) else {
-            return Some(bare(packet, ResponseCode::FormErr));
+        let read = read(packet);
+        let known = match &read {
+            Ok((_, query)) => host(query.name()).1.is_some_and(|name| name.is_localhost() || self.pool.knows(&name)),
+            Err(_) => false,
         };
-        let Some(query) = message.queries.first() else { return Some(bare(packet, ResponseCode::FormErr)) };
-        let version = message.edns.as_ref().map(Edns::version);
-        let (code, data) = match version {
+        // What is known already costs little and tells nothing new: a program that connects often asks often.
+        let rate = if known { &self.rate_known } else { &self.rate };
+        if !rate.take() {
+            return Answer::Beyond(Some(bare(packet, ResponseCode::Refused)));
+        }
+        let (message, query) = match read {
+            Ok(read) => read,
+            Err(code) => return Answer::Packet(bare(packet, code)),
+        };
+        let (code, data) = match message.edns.as_ref().map(Edns::version) {
             Some(1..) => (ResponseCode::BADVERS, None),
-            _ => self.decide(query),
+            _ => self.decide(&query),
         };
-        reply(&message, query, code, data).or_else(|| Some(bare(packet, ResponseCode::ServFail)))
+        let answer = reply(&message, &query, code, data);
+        Answer::Packet(answer.unwrap_or_else(|| bare(packet, ResponseCode::ServFail)))
     }
 
     /// What to say to one question.
@@ -137,6 +153,22 @@ impl Responder {
             (self.record)(name, decision);
         }
     }
+}
+
+/// A packet with a whole header as one plain question, or what is wrong with it.
+fn read(packet: &[u8]) -> Result<(Message, Query), ResponseCode> {
+    let opcode = (packet[2] >> 3) & 0xf;
+    if opcode != u8::from(OpCode::Query) {
+        return Err(ResponseCode::NotImp);
+    }
+    let count = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    let plain = count(4) == 1 && count(6) == 0 && count(8) == 0 && packet[2] & 0x02 == 0;
+    if !plain {
+        return Err(ResponseCode::FormErr);
+    }
+    let mut message = Message::from_vec(packet).map_err(|_| ResponseCode::FormErr)?;
+    let query = message.queries.pop().ok_or(ResponseCode::FormErr)?;
+    Ok((message, query))
 }
 
 /// The name as text for the log, and the host it is, if it is one. Names are compared label by label: a dot inside a
@@ -191,9 +223,4 @@ fn bare(packet: &[u8], code: ResponseCode) -> Vec<u8> {
     answer[2] = 0x80 | (packet[2] & 0x79);
     answer[3] = 0x80 | code.low();
     answer
-}
-
-/// The answer to a query beyond the rate: refused, without being read.
-pub(crate) fn overloaded(packet: &[u8]) -> Option<Vec<u8>> {
-    (packet.len() >= HEADER && packet[2] & 0x80 == 0).then(|| bare(packet, ResponseCode::Refused))
 }

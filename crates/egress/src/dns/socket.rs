@@ -19,7 +19,7 @@ use nix::{
 use tokio::{io::Interest, net::UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-use super::{Responder, overloaded};
+use super::{Answer, Responder};
 
 /// The longest query that is read; a name has 255 bytes at most, and options are short.
 const LONGEST: usize = 1500;
@@ -56,9 +56,11 @@ pub(crate) async fn serve_dns(socket: UdpSocket, responder: Arc<Responder>, stop
             continue;
         };
         let Some((length, client, asked_at)) = packet else { continue };
-        let within = responder.may_answer();
-        let query = &buffer[..length];
-        let answer = if within { responder.answer(query) } else { overloaded(query) };
+        let (answer, within) = match responder.answer(&buffer[..length]) {
+            Answer::Packet(answer) => (Some(answer), true),
+            Answer::Nothing => (None, true),
+            Answer::Beyond(refusal) => (refusal, false),
+        };
         if let Some(answer) = answer {
             // A client that does not read its answers loses them.
             let _ = socket.try_io(Interest::WRITABLE, || send(&socket, &answer, client, asked_at));

@@ -55,7 +55,12 @@ impl Bench {
     }
 
     fn ask(&self, packet: &[u8]) -> Option<Message> {
-        self.responder.answer(packet).map(|answer| Message::from_vec(&answer).expect("a message"))
+        match self.responder.answer(packet) {
+            Answer::Packet(answer) | Answer::Beyond(Some(answer)) => {
+                Some(Message::from_vec(&answer).expect("a message"))
+            }
+            Answer::Nothing | Answer::Beyond(None) => None,
+        }
     }
 
     fn told(&self) -> Vec<(String, bool, String)> {
@@ -238,9 +243,9 @@ async fn whatever_is_not_one_plain_question_is_refused() {
         assert!(answer.answers.is_empty(), "{what}");
     }
     // Answers and scraps have none.
-    assert_eq!(bench.responder.answer(&with(2, &[0x81])), None);
+    assert_eq!(bench.responder.answer(&with(2, &[0x81])), Answer::Nothing);
     for length in 0..12 {
-        assert_eq!(bench.responder.answer(&good[..length]), None);
+        assert_eq!(bench.responder.answer(&good[..length]), Answer::Nothing);
     }
     assert_eq!((bench.pool.len(), bench.told().len()), (0, 0));
 }
@@ -277,6 +282,24 @@ async fn names_under_a_wildcard_are_rationed() {
     assert!(told.len() == 20 && told[19].2.contains("More than 5 new names in a minute"), "{told:?}");
     // The exactly approved one is not kept out by them.
     assert_eq!(v4(&bench.ask(&packet("approved.example.", RecordType::A)).unwrap()).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_is_answered_more_often() {
+    let limits = EgressLimits { dns_per_second: 2, dns_burst: 4, ..EgressLimits::default() };
+    let bench = Bench::new(policy(), &limits);
+    let answered = |name: &str| {
+        let packet = packet(name, RecordType::A);
+        (0..1000).take_while(|_| matches!(bench.responder.answer(&packet), Answer::Packet(_))).count()
+    };
+    // The first query makes the name known.
+    assert_eq!(answered("approved.example."), 1 + 4 * KNOWN as usize);
+    assert_eq!(answered("evil.com."), 3);
+    assert_eq!(answered("other.evil.com."), 0);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!((answered("evil.com."), answered("localhost.")), (2, 2 * KNOWN as usize));
+    let refusal = bench.ask(&packet("evil.com.", RecordType::A)).unwrap();
+    assert_eq!(refusal.metadata.response_code, ResponseCode::Refused);
 }
 
 /// Serves at `address` until the token is dropped.
