@@ -82,6 +82,6 @@ mod tests {
         assert_eq!(modest.take().bytes().len(), LARGE);
         drop(held);
         assert_eq!(greedy.take().bytes().len(), LARGE);
-        assert_eq!(shelf.0.lock().unwrap().len(), PER_SANDBOX);
+        assert_eq!(shelf.0.lock().unwrap().len(), PER_SANDBOX + 1);
     }
 }

@@ -259,6 +259,3 @@ fn given(ask: &Ask, token: &IdentityToken, now: Timestamp) -> Reply {
 fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (left, right)| differ | (left ^ right)) == 0
 }
-
-#[cfg(test)]
-mod tests;

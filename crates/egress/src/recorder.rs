@@ -201,7 +201,7 @@ impl Recorder {
                 others.add(untold.count, untold.sent, untold.received);
                 continue;
             }
-            like.reason = format!("{} more of these within {window} s. {}", untold.count, like.reason);
+            like.reason = format!("{} more of these within {window} s; of the first: {}", untold.count, like.reason);
             (like.sent, like.received) = (untold.sent, untold.received);
             self.log.record(&self.scope, self.entry(&like));
         }
@@ -245,5 +245,51 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LogQuery;
+
+    fn event(name: &str, allowed: bool) -> Event {
+        Event {
+            name: Some(name.to_owned()),
+            port: 443,
+            protocol: "tcp",
+            allowed,
+            sent: 2,
+            reason: "Why.".into(),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn floods_of_refusals_are_summed_and_hide_nothing_that_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(dir.path(), Clock::system()).unwrap();
+        let owner = Owner { scope: "s".into(), deployment: "d".into(), instance: "i".into() };
+        let recorder = Recorder::new(log.clone(), owner, Clock::system());
+        for at in 0..10_000 {
+            recorder.record(event("same.example", false));
+            recorder.record(event(&format!("n{at}.example"), false));
+        }
+        recorder.record(event("passed.example", true));
+        recorder.record(Event { reason: "ä".repeat(2000), ..event("long.example", true) });
+        let refusals = recorder.refusals();
+        assert_eq!((refusals.len(), refusals[0].name.as_deref()), (RECENT, Some("n289.example")));
+        drop(recorder);
+        log.flush();
+        let (entries, _) = log.read("s", &LogQuery { limit: 100_000, ..LogQuery::default() }).unwrap();
+        let of = |name: &str| entries.iter().filter(|entry| entry.name.as_deref() == Some(name)).count();
+        assert!(entries.len() < 320, "{}", entries.len());
+        assert_eq!((of("same.example"), of("passed.example"), of("long.example")), (10, 1, 1));
+        assert!(entries.iter().all(|entry| entry.reason.chars().count() <= REASON + 1));
+        // Nothing is missing in the sums.
+        let sent: u64 = entries.iter().map(|entry| entry.bytes_sent).sum();
+        assert_eq!(sent, 2 * 20_002);
+        let sum = entries.iter().find(|entry| entry.name.is_none()).unwrap();
+        assert!(!sum.allowed && sum.reason.contains("others were refused"), "{sum:?}");
     }
 }

@@ -300,6 +300,3 @@ pub(crate) async fn plain(client: &mut TcpStream, deadline: Instant) -> io::Resu
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

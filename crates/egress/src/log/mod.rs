@@ -222,3 +222,6 @@ fn paths(dir: &Path, scope: &str) -> [PathBuf; 2] {
     let shown: String = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
     [dir.join(format!("{shown}.{}.jsonl", id.simple())), dir.join(format!("{shown}.{}.1.jsonl", id.simple()))]
 }
+
+#[cfg(test)]
+mod tests;
