@@ -1,4 +1,4 @@
-//! What is promised of any packet, checked with fixed seeds in the tests and without end by the fuzz target `dns_packet`.
+//! What is promised of any packet, checked with fixed seeds in the tests and without end by the fuzz target `name_server`.
 
 use std::{
     net::IpAddr,

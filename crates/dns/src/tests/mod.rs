@@ -3,6 +3,7 @@
 mod abuse;
 mod answers;
 mod forwarding;
+mod outside;
 
 use std::{
     net::{IpAddr, SocketAddr},
