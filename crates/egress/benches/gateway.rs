@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     os::unix::process::CommandExt,
     process::Command,
     sync::Arc,
@@ -166,7 +166,11 @@ fn name_server() {
             let query = request.queries[0].clone();
             let mut answer = Message::new(request.metadata.id, MessageType::Response, OpCode::Query);
             if query.query_type() == RecordType::A {
-                answer.add_answer(Record::from_rdata(query.name().clone(), 3600, RData::A(HOST.into())));
+                answer.add_answer(Record::from_rdata(
+                    query.name().clone(),
+                    3600,
+                    RData::A(Ipv4Addr::from(HOST).into()),
+                ));
             }
             answer.add_query(query);
             socket.send_to(&answer.to_vec().unwrap(), client).unwrap();
