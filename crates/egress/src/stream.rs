@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use casemate_model::egress::{Decision, EgressPolicy, HostName, Inspection, Route, Verdict, unmapped};
+use casemate_model::egress::{
+    AddressClass, Decision, EgressPolicy, HostName, Inspection, Route, Verdict, classify, unmapped,
+};
 use tokio::{
     net::TcpStream,
     sync::OwnedSemaphorePermit,
@@ -25,6 +27,8 @@ use crate::{
 
 /// A stream that is open so long is recorded then as well as at its end.
 const OPEN: Duration = Duration::from_secs(10);
+const LOOKED_AT: &str = "The policy now looks at what such connections say first. Connect again.";
+const FORGOTTEN: &str = "The name that this address stood for is not known any more. Look the name up again.";
 
 /// Where a client wanted to go.
 #[derive(Debug, Clone)]
@@ -39,8 +43,17 @@ impl Destination {
     fn decide(&self, policy: &EgressPolicy) -> Decision {
         match &self.name {
             Some(name) => policy.name(name, self.port),
-            None => policy.address(self.address, self.port),
+            None => match policy.address(self.address, self.port) {
+                decision if !decision.is_allowed() && classify(self.address) == AddressClass::Benchmark => {
+                    Decision { reason: FORGOTTEN.to_owned(), ..decision }
+                }
+                decision => decision,
+            },
         }
+    }
+
+    fn judge(&self, policy: &EgressPolicy) -> (Decision, Inspection) {
+        (self.decide(policy), self.inspection(policy))
     }
 
     /// How the first bytes are checked. An address has no name that they could be compared with: its rule names it.
@@ -70,17 +83,24 @@ pub(crate) async fn serve(sandbox: &Sandbox, mut client: TcpStream, half_open: O
     let (address, port) = (original.ip(), original.port());
     let destination = Destination { name: sandbox.pool.name_of(address), address, port };
     let mut policy = sandbox.policy.clone();
-    let current = policy.borrow_and_update().clone();
-    let decision = destination.decide(&current);
-    let inspection = destination.inspection(&current);
+    let (decision, inspection) = destination.judge(&policy.borrow_and_update());
     let protocol = if inspection == Inspection::Http { "http" } else { "tcp" };
     let event = destination.event(protocol, &decision);
-    let Verdict::Allow(route) = decision.verdict else { return sandbox.recorder.record(event) };
+    if !decision.is_allowed() {
+        return sandbox.recorder.record(event);
+    }
     let opening = match inspect(sandbox, &mut client, &destination, inspection).await {
         Ok(opening) => opening,
         Err(refusal) => return refuse(sandbox, client, event, refusal).await,
     };
     drop(half_open);
+    // The client may have taken its time: what counts is the policy now.
+    let (decision, now) = destination.judge(&policy.borrow_and_update());
+    let event = destination.event(protocol, &decision);
+    let Verdict::Allow(route) = decision.verdict else { return sandbox.recorder.record(event) };
+    if now != inspection && now != Inspection::Raw {
+        return sandbox.recorder.record(event.refused(LOOKED_AT));
+    }
     let mut dialled = match dial(sandbox, &destination, &route).await {
         Ok(dialled) => dialled,
         Err(error) => return not_dialled(sandbox, client, event, error, &opening).await,
@@ -258,7 +278,7 @@ impl Stream<'_> {
         }
         let inspection = self.destination.inspection(policy);
         if inspection != self.inspection && inspection != Inspection::Raw {
-            return Some("The policy now looks at what such connections say first. Connect again.".to_owned());
+            return Some(LOOKED_AT.to_owned());
         }
         None
     }

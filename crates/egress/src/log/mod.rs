@@ -11,6 +11,7 @@ mod read;
 use std::{
     collections::HashMap,
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -75,7 +76,7 @@ impl DecisionLog {
     }
 
     fn with_sizes(dir: &Path, clock: Clock, file_bytes: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let (queue, jobs) = mpsc::sync_channel(QUEUE);
         let overflow = Arc::new(AtomicU64::new(0));
         let names = Arc::new(RwLock::new(()));

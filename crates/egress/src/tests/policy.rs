@@ -58,6 +58,21 @@ async fn a_mode_that_is_tightened_cuts_what_it_no_longer_allows() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_its_time_is_judged_by_the_policy_of_the_end() {
+    let world = World::new(only([rule("r", "any.example", "80")]));
+    let server = Server::echo().await;
+    world.host("any.example", 80, server.address);
+    let mut stream = world.connect("any.example", 80).await;
+    say(&mut stream, b"GET / HTTP/1.1\r\n").await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    world.set(only([]));
+    say(&mut stream, b"Host: any.example\r\n\r\n").await;
+    assert!(is_reset(&mut stream).await);
+    world.refused("").await;
+    assert_eq!((world.dialled(), server.connections()), (vec![], 0));
+}
+
+#[tokio::test]
 async fn a_service_tag_lets_raw_addresses_through_until_it_is_gone() {
     let tag = Rule {
         name: "tag".into(),

@@ -210,4 +210,5 @@ async fn an_address_without_a_name_is_refused_before_it_speaks() {
     assert!(is_reset(&mut world.connect(NAME, 5432).await).await);
     assert!(is_reset(&mut world.connect_to("198.18.77.7".parse().unwrap(), 443).await).await);
     assert_eq!((world.dialled(), canary.connections()), (vec![], 0));
+    world.refused("Look the name up again").await;
 }
