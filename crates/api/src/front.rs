@@ -86,6 +86,7 @@ impl Front {
     async fn route(&self, request: Request<Body>, id: Uuid) -> Outcome {
         let base = base_url(&request).unwrap_or_else(|| self.state.config.url.clone());
         let origin = inbound::origin(&request);
+        let request = with_account(request, &self.state.config.storage_suffix());
         let path = request.uri().path();
         if is_blob_path(path) {
             if let Some(refusal) = self.directory.get().await?.ways.refuse_blob(&origin, path) {
@@ -164,6 +165,22 @@ impl Front {
 /// `/ACCOUNT.blob.SUFFIX/…`: what a blob client makes of an account name that ends in a path.
 fn is_blob_path(path: &str) -> bool {
     path.trim_start_matches('/').split('/').next().is_some_and(|first| first.contains(".blob."))
+}
+
+/// A request to the host `ACCOUNT.blob.SUFFIX`, which private endpoints and sandboxes have names for, in the form that
+/// names the account in the path.
+fn with_account(mut request: Request<Body>, suffix: &str) -> Request<Body> {
+    let Some(base) = base_url(&request) else { return request };
+    let host = base.trim_start_matches("https://").split(':').next().unwrap_or_default();
+    let account = host.strip_suffix(suffix).and_then(|account| account.strip_suffix(".blob."));
+    if account.is_none_or(|account| account.is_empty() || account.contains('.')) {
+        return request;
+    }
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    if let Ok(path) = http::Uri::try_from(format!("/{host}{path}")) {
+        *request.uri_mut() = path;
+    }
+    request
 }
 
 fn guid_header(headers: &HeaderMap, name: &HeaderName) -> Option<Uuid> {

@@ -197,6 +197,7 @@ fn platform_names(address: SocketAddr, domain: &str) -> Vec<String> {
         "localhost".to_owned(),
         domain.to_owned(),
         format!("management.{domain}"),
+        format!("*.blob.core.{domain}"),
     ];
     names.dedup();
     names

@@ -23,7 +23,11 @@ impl Caller {
 
     /// Status and body of a call that came in from `origin`.
     async fn call(&self, origin: Origin, method: &str, path: &str, body: Value) -> (StatusCode, String) {
-        let request = Request::builder().method(method).uri(path).header(header::HOST, "management.casemate.internal");
+        self.call_at("management.casemate.internal", origin, method, path, body).await
+    }
+
+    async fn call_at(&self, host: &str, origin: Origin, method: &str, path: &str, body: Value) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).header(header::HOST, host);
         let request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token)).extension(origin);
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let answer = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
@@ -161,6 +165,11 @@ async fn files_are_closed_with_their_workspace() {
             let (status, body) = caller.call(origin.clone(), "GET", &path, Value::Null).await;
             assert_eq!(status.as_u16(), expected, "{path} from {origin:?}, closed: {closed}: {body}");
             assert_eq!(body.contains(DISABLED), expected == 403, "{body}");
+            // The same at the account's own host.
+            let own_path = path.trim_start_matches("/a.blob.x");
+            let host = "a.blob.core.casemate.internal:8443";
+            let (status, body) = caller.call_at(host, origin.clone(), "GET", own_path, Value::Null).await;
+            assert_eq!(status.as_u16(), expected, "{own_path} at {host} from {origin:?}, closed: {closed}: {body}");
         }
     }
 }
