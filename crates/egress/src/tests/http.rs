@@ -326,3 +326,30 @@ async fn a_websocket_goes_on_as_bytes_only_when_the_server_agrees() {
     say(&mut stream, b"GET / HTTP/1.1\r\nHost: approved.example\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n").await;
     assert!(is_reset(&mut stream).await);
 }
+
+#[tokio::test]
+async fn a_body_may_wait_for_leave_and_an_answer_may_come_before_it() {
+    const HEAD: &str = "POST / HTTP/1.1\r\nHost: approved.example\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    const LEAVE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+    let server = Server::each(|mut stream, heard| async move {
+        let mut bytes = [0; 4096];
+        for answer in [LEAVE, OK, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] {
+            let count = stream.read(&mut bytes).await.unwrap();
+            heard.lock().unwrap().extend_from_slice(&bytes[..count]);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let world = World::new(only([rule("r", NAME, "80")]));
+    world.host(NAME, 80, server.address);
+    let mut stream = world.connect(NAME, 80).await;
+    say(&mut stream, HEAD.as_bytes()).await;
+    assert_eq!(read_some(&mut stream, LEAVE.len()).await, LEAVE.as_bytes());
+    say(&mut stream, b"hello").await;
+    assert_eq!(read_some(&mut stream, OK.len()).await, OK.as_bytes());
+    assert_eq!(server.heard(), format!("{HEAD}hello"));
+    // The server does not want the next body: the answer passes although the body has not been sent.
+    say(&mut stream, HEAD.as_bytes()).await;
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
