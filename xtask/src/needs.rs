@@ -22,6 +22,10 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("curl", &["curl", "--version"]),
     ("ca-certificates", &["test", "-s", "/etc/ssl/certs/ca-certificates.crt"]),
     ("openssl", &["openssl", "version"]),
+    ("bind9-dnsutils", &["dig", "-v"]),
+    ("bind9-utils", &["/usr/bin/named-checkzone", "-v"]),
+    ("unbound", &["test", "-x", "/usr/sbin/unbound-checkconf"]),
+    ("dnsmasq-base", &["/usr/sbin/dnsmasq", "--version"]),
     ("iproute2", &["ip", "-V"]),
 ];
 

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use crate::{
     id::ResourceId,
-    network::{NetworkSnapshot, Record, RecordData, WORKSPACE_ZONE, Zone, ZoneView, workspace_record_names},
+    network::{
+        NetworkSnapshot, Record, RecordData, ServiceRecord, WORKSPACE_ZONE, Zone, ZoneView, workspace_record_names,
+    },
 };
 
 /// How long an answer about the platform's names may be kept, in seconds: short, since endpoints come and go.
@@ -102,6 +104,41 @@ impl PlatformNames {
         // One workspace's address serves: mixed with another's, a name would lead here today and there tomorrow.
         records.into_iter().find(|records| !records.is_empty()).unwrap_or_default()
     }
+}
+
+/// The values of a record set as a zone file has them: names with a trailing dot, texts quoted and escaped.
+#[must_use]
+pub fn presentation(data: &RecordData) -> Vec<String> {
+    match data {
+        RecordData::A(values) => values.iter().map(ToString::to_string).collect(),
+        RecordData::Aaaa(values) => values.iter().map(ToString::to_string).collect(),
+        RecordData::Cname(target) => vec![format!("{target}.")],
+        RecordData::Ptr(names) => names.iter().map(|name| format!("{name}.")).collect(),
+        RecordData::Mx(values) => {
+            values.iter().map(|(preference, exchange)| format!("{preference} {exchange}.")).collect()
+        }
+        RecordData::Srv(values) => {
+            let text = |srv: &ServiceRecord| format!("{} {} {} {}.", srv.priority, srv.weight, srv.port, srv.target);
+            values.iter().map(text).collect()
+        }
+        RecordData::Txt(values) => {
+            values.iter().map(|texts| texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(" ")).collect()
+        }
+    }
+}
+
+/// A text as a zone file has it: every byte that is not plain stands as `\\DDD`.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
+            0x20..=0x7e => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\{byte:03}")),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// What a name relative to the zone resolves to: its own records, else those of the wildcard at its closest encloser.
@@ -285,6 +322,23 @@ mod tests {
             assert_eq!(told(&snapshot, "v", "management"), management);
             assert_eq!(told(&snapshot, "w", ".inference"), public);
             assert_eq!(told(&snapshot, "none", ".inference"), public);
+        }
+    }
+
+    #[test]
+    fn values_as_zone_files_have_them() {
+        let service = ServiceRecord { priority: 1, weight: 2, port: 389, target: "a.test".to_owned() };
+        for (data, expected) in [
+            (RecordData::A(vec!["192.0.2.1".parse().unwrap()]), "192.0.2.1"),
+            (RecordData::Aaaa(vec!["2001:db8::1".parse().unwrap()]), "2001:db8::1"),
+            (RecordData::Cname("a.test".to_owned()), "a.test."),
+            (RecordData::Ptr(vec!["a.test".to_owned()]), "a.test."),
+            (RecordData::Mx(vec![(10, "a.test".to_owned())]), "10 a.test."),
+            (RecordData::Srv(vec![service]), "1 2 389 a.test."),
+            (RecordData::Txt(vec![vec!["one".to_owned(), "t w;o".to_owned()]]), r#""one" "t w;o""#),
+            (RecordData::Txt(vec![vec!["a\"b\\c\nd\u{e9}".to_owned()]]), r#""a\"b\\c\010d\195\169""#),
+        ] {
+            assert_eq!(presentation(&data), [expected]);
         }
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod shape;
 
 mod computes;
 mod deployments;
+mod dns;
 pub(crate) mod filter;
 mod generic;
 mod groups;
@@ -54,6 +55,7 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
         "microsoft.resources/deployments" | "microsoft.resources/deployments/operations" => {
             deployments::dispatch(ctx, state, call).await
         }
+        dns::KIND => dns::dispatch(ctx, state, call).await,
         "casemate.platform/operationstatuses" | "casemate.platform/operationresults" => {
             operations::dispatch(ctx, state, call).await
         }

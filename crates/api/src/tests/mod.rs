@@ -1,5 +1,6 @@
 //! The management API from outside, over a real store.
 
+mod dns;
 mod front;
 mod fuzzy;
 mod groups;

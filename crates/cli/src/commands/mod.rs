@@ -4,6 +4,8 @@ mod account;
 mod assets;
 mod configure;
 mod deployment;
+mod dns;
+mod dns_files;
 mod endpoint;
 mod group;
 mod invoke;
@@ -68,6 +70,7 @@ fn dispatch(command: Top, globals: &Globals) -> Found {
         Top::Logout => login::logout(globals),
         Top::Login(args) => block_on(login::login(args, globals)),
         Top::Group(command) => with_session(globals, async |session| group::run(command, session, globals).await),
+        Top::Dns(command) => with_session(globals, async |session| dns::run(command, session).await),
         Top::Account(command) => with_session(globals, async |session| account::run(command, session).await),
         Top::Sp(command) => with_session(globals, async |session| principals::run(command, session).await),
         Top::Role(command) => with_session(globals, async |session| principals::role(command, session, globals).await),

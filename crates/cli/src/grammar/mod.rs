@@ -4,6 +4,7 @@
 mod account;
 mod assets;
 mod deployment;
+mod dns;
 mod endpoint;
 mod group;
 mod outbound;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     },
     assets::{AssetCreate, AssetList, AssetName, EnvironmentCommand, EnvironmentOptions, ModelCommand, ModelOptions},
     deployment::{ContainerName, DeploymentCommand, DeploymentWrite, LogsArgs},
+    dns::{DnsCommand, DnsExport, DnsFormat, DnsView},
     endpoint::{EndpointCommand, EndpointCreate, EndpointUpdate, InvokeArgs, KeyName},
     group::GroupCommand,
     outbound::{OfDeployment, OutboundLogArgs, RuleArgs, RuleCommand, RuleName, SuggestArgs, TestArgs},
@@ -117,6 +119,9 @@ pub(crate) enum Top {
     /// Workspaces, endpoints, deployments, models and environments.
     #[command(subcommand)]
     Ml(Box<Ml>),
+    /// What the platform's DNS says, and how a company's own DNS is told.
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Subscriptions and tokens.
     #[command(subcommand)]
     Account(Account),
