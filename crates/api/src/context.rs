@@ -7,7 +7,12 @@ use casemate_identity::{
     Principal,
     role::{self, Assignment},
 };
-use casemate_model::{Fault, FaultKind, Resource, ResourceId, inbound::Origin};
+use casemate_model::{
+    Fault, FaultKind, Resource, ResourceId,
+    endpoint::ENDPOINT_TYPE,
+    inbound::Origin,
+    managed_identity::{ManagedIdentity, USER_ASSIGNED_TYPE},
+};
 use casemate_store::{Author, Filter, Store, StoreError};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -19,7 +24,7 @@ pub(crate) const PRINCIPAL_TYPE: &str = "Casemate.Identity/servicePrincipals";
 /// The type of a role assignment.
 pub(crate) const ASSIGNMENT_TYPE: &str = "Microsoft.Authorization/roleAssignments";
 
-/// All principals and role assignments, as of one revision of the store.
+/// All principals, managed identities among them, and role assignments, as of one revision of the store.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     by_app: HashMap<Uuid, Principal>,
@@ -57,8 +62,16 @@ impl DirectoryCache {
         }
         let principals = self.store.resource_list(&Filter::of_type(PRINCIPAL_TYPE)).await?;
         let assignments = self.store.resource_list(&Filter::of_type(ASSIGNMENT_TYPE)).await?;
+        let endpoints = self.store.resource_list(&Filter::of_type(ENDPOINT_TYPE)).await?;
+        let identities = self.store.resource_list(&Filter::of_type(USER_ASSIGNED_TYPE)).await?;
+        let own = endpoints.iter().filter(|row| !row.deleting).filter_map(ManagedIdentity::of_system);
+        let managed = own.chain(identities.iter().map(ManagedIdentity::of_user)).map(|identity| Principal {
+            object_id: identity.principal_id,
+            app_id: identity.client_id,
+            display_name: identity.resource.name().to_owned(),
+        });
         let directory = Arc::new(Directory {
-            by_app: principals.iter().filter_map(read_principal).map(|one| (one.app_id, one)).collect(),
+            by_app: managed.chain(principals.iter().filter_map(read_principal)).map(|one| (one.app_id, one)).collect(),
             assignments: assignments.iter().filter_map(Assignment::from_resource).collect(),
             ways: Ways::read(&self.store).await?,
         });

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::{
     Shared,
     fleet::{self, Fleet},
+    outbound,
     wish::Wish,
 };
 
@@ -130,14 +131,17 @@ impl<B: Backend> Work<B> {
                 tracing::warn!(deployment = %self.id, %fault, "what served before could not be brought back");
             });
         }
-        let outcome = match Wish::of(deployment) {
-            Ok(wish) => fleet::bring_to(&self.shared, &mut self.fleet, &wish).await,
-            Err(fault) => Err(fault),
-        };
+        let outcome = self.bring_to(deployment).await;
         if outcome.is_ok() {
             self.shared.routes_settled().await;
         }
         self.report(deployment, outcome).await;
+    }
+
+    async fn bring_to(&mut self, deployment: &Resource) -> Result<(), Fault> {
+        let wish = Wish::of(deployment)?;
+        outbound::provision(&self.shared.store, &self.id).await?;
+        fleet::bring_to(&self.shared, &mut self.fleet, &wish).await
     }
 
     /// Brings back what served last, for as long as it takes.

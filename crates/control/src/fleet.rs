@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use casemate_model::{Fault, deployment::MAX_REQUEST_TIMEOUT};
+use casemate_model::{Fault, deployment::MAX_REQUEST_TIMEOUT, endpoint::ENDPOINT_TYPE};
 use casemate_runtime::{Backend, Instance, InstanceRequest, InstanceStatus};
 
 use crate::{Shared, artifacts::Artifacts, board::Entry, wish::Wish};
@@ -83,6 +83,8 @@ async fn start<B: Backend>(
             workers: wish.workers,
             liveness: wish.spec.liveness_probe,
             readiness: wish.spec.readiness_probe,
+            egress: shared.policies.subscribe(&wish.id),
+            identity: wish.id.ancestor(ENDPOINT_TYPE).map(|endpoint| shared.identities.of_endpoint(endpoint)),
         };
         let instance = shared.backend.instance_start(request).await?;
         ring_on_change(shared, &instance);

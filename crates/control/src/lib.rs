@@ -2,7 +2,7 @@
 //!
 //! One loop ([`Control::run`]) is woken by every commit, by every change of an instance, and by a timer. Each round is
 //! idempotent and takes no input but the store: it makes certificates, hands each deployment's wish to the actor that
-//! owns its instances, publishes the route table, and finishes operations and deletions. A restart and normal
+//! owns its instances, publishes what instances may reach and the route table, and finishes operations and deletions. A restart and normal
 //! operation share this one path.
 //!
 //! This room never answers a request and never touches a traffic path: what it publishes are immutable snapshots.
@@ -13,16 +13,21 @@ mod board;
 mod certificates;
 mod deletion;
 mod fleet;
+mod host;
+mod identity;
 mod networks;
+mod outbound;
 mod routes;
 mod wish;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use casemate_blob::BlobStore;
+use casemate_identity::TokenAuthority;
 use casemate_model::{
     Fault, OperationStatus, Resource,
     deployment::DEPLOYMENT_TYPE,
+    egress::ServiceTags,
     endpoint::{ENDPOINT_TYPE, EndpointSpec},
     operation::{Operation, OperationKind},
     route::RouteTable,
@@ -35,8 +40,16 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-pub use crate::networks::{NetworkStatus, Networks};
-use crate::{board::Board, certificates::Certificates};
+use crate::{
+    board::Board,
+    certificates::Certificates,
+    identity::Identities,
+    outbound::{Outbound, Policies},
+};
+pub use crate::{
+    host::own_addresses,
+    networks::{NetworkStatus, Networks},
+};
 
 /// Reconcile at least this often, whatever happens.
 const ROUND: Duration = Duration::from_secs(5);
@@ -61,6 +74,8 @@ pub struct ControlConfig {
     pub endpoint_names_resolve: bool,
     /// Names and addresses on the platform's own certificate.
     pub platform_names: Vec<String>,
+    /// The service tags that outbound rules may name.
+    pub tags: Arc<ServiceTags>,
 }
 
 /// What all reconcilers share.
@@ -71,6 +86,10 @@ struct Shared<B> {
     config: ControlConfig,
     board: Board,
     actors: actor::Registry,
+    /// What each deployment may reach.
+    policies: Policies,
+    /// Who each endpoint is.
+    identities: Arc<Identities>,
     /// Rings when a round is due.
     wake: Notify,
     /// Counts route tables as they are published.
@@ -84,6 +103,7 @@ struct Shared<B> {
 pub struct Control<B: Backend> {
     shared: Arc<Shared<B>>,
     certificates: Certificates,
+    outbound: Outbound,
     routes: watch::Sender<Arc<RouteTable>>,
 }
 
@@ -95,9 +115,11 @@ impl<B: Backend> Control<B> {
         backend: B,
         authority: CertificateAuthority,
         resolver: Arc<CertificateResolver>,
+        tokens: Arc<TokenAuthority>,
         config: ControlConfig,
     ) -> (Self, watch::Receiver<Arc<RouteTable>>) {
         let (routes, receiver) = watch::channel(Arc::new(RouteTable::default()));
+        let outbound = Outbound::new(Arc::clone(&config.tags));
         let shared = Arc::new(Shared {
             store,
             blob,
@@ -105,13 +127,15 @@ impl<B: Backend> Control<B> {
             config,
             board: Board::default(),
             actors: actor::Registry::default(),
+            policies: Policies::default(),
+            identities: Arc::new(Identities::new(tokens)),
             wake: Notify::new(),
             published: watch::Sender::new(0),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });
         let certificates = Certificates::new(authority, resolver);
-        (Self { shared, certificates, routes }, receiver)
+        (Self { shared, certificates, outbound, routes }, receiver)
     }
 
     /// Makes the platform's own certificate and publishes it, so that the front door can open.
@@ -167,6 +191,8 @@ impl<B: Backend> Control<B> {
         let deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
         let pending = store.operations_pending().await?;
 
+        // First: what is not allowed any more is cut before anything else happens.
+        self.outbound.reconcile(&self.shared, &endpoints).await?;
         self.certificates.reconcile(&self.shared, &endpoints).await?;
         actor::reconcile(&self.shared, &deployments);
 

@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod id;
 pub mod inbound;
 pub mod instance_type;
+pub mod managed_identity;
 pub mod names;
 pub mod network;
 pub mod operation;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::id::ResourceId;
 
@@ -93,6 +94,13 @@ impl Resource {
         }
         let state = self.observed.get("provisioningState").cloned();
         state.and_then(|state| serde_json::from_value(state).ok()).unwrap_or(ProvisioningState::Succeeded)
+    }
+
+    /// A GUID that this very resource keeps, and that one made again under its name does not get.
+    #[must_use]
+    pub fn stable_id(&self, what: &str) -> Uuid {
+        let seed = format!("{}|{}|{what}", self.id.key(), self.system.created_at);
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, seed.as_bytes())
     }
 
     /// The resource as clients see it: id, name, type, etag, systemData, body and observed state in one object.

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
+use casemate_egress::Gateway;
 use casemate_model::{Fault, FaultKind, ResourceId};
 use casemate_sandbox::Launcher;
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use crate::{
     instance::{Instance, InstanceStatus, Means, Plan, Supervisor},
     layout::Layout,
     logs::{Container, LogStore},
+    outbound::{Outbound, OwnIdentity, scope_of},
     request::{CodeMount, InstanceRequest},
 };
 
@@ -59,22 +61,27 @@ pub struct LocalBackend {
 }
 
 impl LocalBackend {
-    /// A backend that keeps its logs and environments under `state_dir`.
+    /// A backend that keeps its logs and environments under `state_dir`, and whose only way out is `gateway`.
     ///
     /// # Errors
     /// When the directory can't be written.
-    pub fn new(state_dir: &Path, launcher: Arc<Launcher>, policy: PythonPolicy) -> Result<Self, Fault> {
+    pub fn new(
+        state_dir: &Path,
+        launcher: Arc<Launcher>,
+        gateway: Gateway,
+        policy: PythonPolicy,
+    ) -> Result<Self, Fault> {
         let logs = state_dir.join("logs");
         fs::create_dir_all(&logs).map_err(|error| {
             let message = format!("The state directory {} can't be written: {error}.", state_dir.display());
             Fault::new(FaultKind::Unavailable, "StateDirectoryNotWritable", message)
         })?;
-        let environments = EnvironmentBuilder::new(state_dir, Arc::clone(&launcher), policy);
+        let environments = EnvironmentBuilder::new(state_dir, Arc::clone(&launcher), gateway.clone(), policy);
         // Ids must not come again after a restart. Fewer than one instance is started in a microsecond, so the time
         // is always ahead of the count.
         let first_id = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(1);
-        let means =
-            Means { launcher, turns: Arc::new(Semaphore::new(TURNS)), next_id: Arc::new(AtomicU64::new(first_id)) };
+        let turns = Arc::new(Semaphore::new(TURNS));
+        let means = Means { launcher, gateway, turns, next_id: Arc::new(AtomicU64::new(first_id)) };
         Ok(Self { environments, logs: LogStore::new(logs), means, tasks: TaskTracker::new() })
     }
 
@@ -94,17 +101,26 @@ impl Backend for LocalBackend {
         request: EnvironmentRequest,
     ) -> Result<PreparedEnvironment, Fault> {
         let log = self.logs.writer(deployment, Container::StorageInitializer);
-        self.environments.prepare(request, &log).await
+        self.environments.prepare(&scope_of(deployment), request, &log).await
     }
 
     async fn instance_start(&self, request: InstanceRequest) -> Result<Instance, Fault> {
-        let layout = Layout::new(&request)?;
+        let identity = request.identity.clone().map(OwnIdentity::new).transpose()?;
+        let layout = Layout::new(&request, identity.as_ref())?;
         let request = tokio::task::spawn_blocking(move || check_sources(&request).map(|()| request)).await;
         let request = request.map_err(|_| Fault::internal("The platform is stopping."))??;
         let initializer = self.logs.writer(&request.deployment, Container::StorageInitializer);
         layout.notes.iter().for_each(|note| initializer.line(note));
+        let outbound = Outbound {
+            gateway: self.means.gateway.clone(),
+            scope: scope_of(&request.deployment),
+            deployment: request.deployment.name().to_owned(),
+            policy: request.egress,
+            identity: identity.map(|identity| Arc::new(identity) as _),
+        };
         let plan = Plan {
             layout,
+            outbound,
             script: request.code.map_or_else(String::new, |code| code.script),
             size: request.size,
             liveness: request.liveness.into(),

@@ -11,7 +11,10 @@ use std::{
 use casemate_model::{Fault, FaultKind};
 use casemate_sandbox::{Access, HOME, Mount};
 
-use crate::request::{CodeMount, InstanceRequest, ModelMount};
+use crate::{
+    outbound::OwnIdentity,
+    request::{CodeMount, InstanceRequest, ModelMount},
+};
 
 /// Where the server listens, inside the instance's own network namespace. The server's default, so that scripts which
 /// call themselves find it.
@@ -42,12 +45,12 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Lays out a request.
+    /// Lays out a request, for a process that has this identity.
     ///
     /// # Errors
     /// `BadArgument` naming the field when a path, a name or a variable can't be used; `NotSupported` when there is no
     /// scoring code.
-    pub(crate) fn new(request: &InstanceRequest) -> Result<Self, Fault> {
+    pub(crate) fn new(request: &InstanceRequest, identity: Option<&OwnIdentity>) -> Result<Self, Fault> {
         let Some(code) = &request.code else {
             return Err(Fault::new(
                 FaultKind::NotImplemented,
@@ -89,6 +92,7 @@ impl Layout {
         let workers = own_workers.unwrap_or(request.workers).max(1);
         env.push(("WORKER_COUNT", workers.to_string()));
         env.extend(thread_limit(request.size.milli_cpus, workers));
+        env.extend(identity.into_iter().flat_map(OwnIdentity::variables));
         let env = with_user_variables(env, request)?;
         let args = ["-m", "azureml_inference_server_http", "--entry_script", &text(&script), "--port"];
         let args = args.into_iter().map(str::to_owned).chain([SERVER_PORT.to_string()]).collect();
@@ -220,7 +224,7 @@ fn is_plain_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use casemate_model::{ResourceId, deployment::ProbeSettings, instance_type::InstanceSize};
 
@@ -250,6 +254,8 @@ mod tests {
             workers: 1,
             liveness: ProbeSettings::default(),
             readiness: ProbeSettings::default(),
+            egress: tokio::sync::watch::channel(Arc::default()).1,
+            identity: None,
         };
         change(&mut request);
         request
@@ -265,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_documented_places() {
-        let layout = Layout::new(&request(|_| {})).unwrap();
+        let layout = Layout::new(&request(|_| {}), None).unwrap();
         let targets: Vec<_> = layout.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
         let model_dir = "/var/azureml-app/azureml-models/diabetes/3";
         assert_eq!(targets, ["/state/environments/1", "/var/azureml-app/onlinescoring", &format!("{model_dir}/model")]);
@@ -315,12 +321,12 @@ mod tests {
             (|r| set(r, "HOME", "/elsewhere"), "HOME", "/elsewhere"),
         ];
         for (at, (change, name, value)) in table.into_iter().enumerate() {
-            let layout = Layout::new(&request(change)).unwrap();
+            let layout = Layout::new(&request(change), None).unwrap();
             assert_eq!(variable(&layout, name), Some(value), "row {at}");
             let names: std::collections::BTreeSet<_> = layout.env.iter().map(|(name, _)| name).collect();
             assert_eq!(names.len(), layout.env.len(), "a variable is set twice");
         }
-        assert_eq!(Layout::new(&request(|r| set(r, "WORKER_COUNT", "4"))).unwrap().workers, 4);
+        assert_eq!(Layout::new(&request(|r| set(r, "WORKER_COUNT", "4")), None).unwrap().workers, 4);
     }
 
     #[test]
@@ -342,7 +348,7 @@ mod tests {
             (|r| set(r, "A", "b\0c"), "environmentVariables"),
         ];
         for (at, (change, target)) in table.into_iter().enumerate() {
-            let fault = Layout::new(&request(change)).err().unwrap();
+            let fault = Layout::new(&request(change), None).err().unwrap();
             assert_eq!(fault.target.as_deref(), Some(target), "row {at}: {fault}");
         }
     }

@@ -1,8 +1,10 @@
 //! What it takes to run one instance.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use casemate_model::{ResourceId, deployment::ProbeSettings, instance_type::InstanceSize};
+use casemate_egress::InstanceIdentity;
+use casemate_model::{ResourceId, deployment::ProbeSettings, egress::EgressPolicy, instance_type::InstanceSize};
+use tokio::sync::watch;
 
 use crate::environment::PreparedEnvironment;
 
@@ -29,6 +31,10 @@ pub struct InstanceRequest {
     pub liveness: ProbeSettings,
     /// When the instance can take requests.
     pub readiness: ProbeSettings,
+    /// What it may reach. Changes are effective at once, for streams that are open too.
+    pub egress: watch::Receiver<Arc<EgressPolicy>>,
+    /// Who it is: it can get tokens of this identity, and of no other.
+    pub identity: Option<Arc<dyn InstanceIdentity>>,
 }
 
 impl fmt::Debug for InstanceRequest {

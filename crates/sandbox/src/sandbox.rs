@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -99,12 +100,21 @@ impl Sandbox {
     /// A non-blocking, close-on-exec TCP socket inside the sandbox's network: what it connects to on 127.0.0.1 is the
     /// payload. Costs some ten microseconds. An error for a sandbox that lives in the host's network.
     pub fn socket(&self) -> io::Result<OwnedFd> {
-        let network = self
-            .inside
-            .network
-            .as_ref()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this sandbox has no network of its own"))?;
-        self.inside.sockets.dialer(network)
+        self.inside.sockets.dialer(self.network()?)
+    }
+
+    /// A non-blocking, close-on-exec TCP socket that listens on the sandbox's own loopback interface, so that the platform
+    /// can stand in there for a service of the host. An error when the payload is there already.
+    pub fn listener(&self, address: SocketAddr) -> io::Result<OwnedFd> {
+        if !address.ip().is_loopback() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only the loopback interface can be listened on"));
+        }
+        self.inside.sockets.listener(self.network()?, address)
+    }
+
+    fn network(&self) -> io::Result<&Arc<OwnedFd>> {
+        let network = self.inside.network.as_ref();
+        network.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this sandbox has no network of its own"))
     }
 
     /// The sockets at which the payload's connections and name queries arrive, once: for a sandbox with

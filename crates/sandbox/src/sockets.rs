@@ -3,18 +3,24 @@
 //! yields no socket rather than one in the wrong network, and no dead sandbox's namespace is kept alive.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+};
 
 use crate::egress::EgressSockets;
 
 /// Requests waiting for the thread; more callers wait to ask.
 const QUEUE: usize = 64;
+
+/// Connections that wait to be accepted at a listener.
+const BACKLOG: i32 = 64;
 
 /// Runs in the asked-for namespace, or learns why the thread could not enter it.
 type Job = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -64,7 +70,16 @@ impl SocketMaker {
         self.make(network, EgressSockets::open)
     }
 
-    fn make<T: Send + 'static>(&self, network: &Arc<OwnedFd>, create: fn() -> io::Result<T>) -> io::Result<T> {
+    /// A non-blocking, close-on-exec TCP socket that listens at `address` inside `network`.
+    pub fn listener(&self, network: &Arc<OwnedFd>, address: SocketAddr) -> io::Result<OwnedFd> {
+        self.make(network, move || Ok(listener(address)?))
+    }
+
+    fn make<T: Send + 'static>(
+        &self,
+        network: &Arc<OwnedFd>,
+        create: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let (answer, answered) = sync_channel(1);
         let job: Job = Box::new(move |entered| {
             // The caller may have given up.
@@ -93,6 +108,17 @@ fn gone() -> io::Error {
 fn park() -> io::Result<OwnedFd> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
+}
+
+fn listener(address: SocketAddr) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let listener = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    if address.is_ipv6() {
+        setsockopt(&listener, sockopt::Ipv6V6Only, &true)?;
+    }
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&listener, Backlog::new(BACKLOG)?)?;
+    Ok(listener)
 }
 
 fn serve(parked: &OwnedFd, requests: &Receiver<Request>) {

@@ -8,12 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use casemate_api::{ApiConfig, ApiState, DeploymentLogs, NothingLogged};
+use casemate_api::{ApiConfig, ApiState, DeploymentLogs, OutboundLog};
 use casemate_blob::BlobStore;
 use casemate_cli::{EnvironmentPython, UpArgs};
 use casemate_control::{Control, ControlConfig};
+use casemate_egress::{EgressConfig, EgressLimits, Gateway as EgressGateway, LogQuery};
 use casemate_identity::TokenAuthority;
-use casemate_model::{Clock, ResourceId, Secret, inbound::AllowList};
+use casemate_model::{Clock, ResourceId, Secret, egress::LogEntry, inbound::AllowList};
 use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
 use casemate_proxy::{Gateway, GatewayConfig};
 use casemate_runtime::{Backend, LocalBackend, LogStore, PythonPolicy};
@@ -73,7 +74,14 @@ impl Platform {
         let sas_key = platform_secret(&store, &settings, "sas-key").await?;
         let tokens = Arc::new(TokenAuthority::new(&signing_key, bootstrap.tenant, url.clone(), clock.clone())?);
         let blob = Arc::new(BlobStore::open(&state.path().join("blobs"), sas_key, clock.clone())?);
-        let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), python_policy(args.environment_python))?;
+        let egress = EgressGateway::new(EgressConfig {
+            upstream_dns: args.upstream_dns,
+            log_dir: state.path().join("outbound"),
+            limits: EgressLimits::default(),
+            front_door: reachable(address),
+        })?;
+        let policy = python_policy(args.environment_python);
+        let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), egress.clone(), policy)?;
 
         write_ca_files(&state, authority.root_pem())?;
         write_credentials(&state, &url, &args.domain, &bootstrap)?;
@@ -86,9 +94,17 @@ impl Platform {
             url: url.clone(),
             endpoint_names_resolve: endpoint_names_resolve(args, address).await,
             platform_names: platform_names(address, &args.domain),
+            tags: Arc::clone(&tags),
         };
-        let (mut control, routes) =
-            Control::new(store.clone(), Arc::clone(&blob), backend.clone(), authority, Arc::clone(&resolver), config);
+        let (mut control, routes) = Control::new(
+            store.clone(),
+            Arc::clone(&blob),
+            backend.clone(),
+            authority,
+            Arc::clone(&resolver),
+            Arc::clone(&tokens),
+            config,
+        );
         control.prepare().await?;
 
         let networks = Networks::start(args, state.path(), store.clone(), address).await?;
@@ -98,9 +114,9 @@ impl Platform {
             tokens: Arc::clone(&tokens),
             blob,
             logs: Arc::new(Logs(backend.logs().clone())),
-            outbound: Arc::new(NothingLogged),
-            tags: Arc::clone(&tags),
-            own_addresses: Arc::from([]),
+            outbound: Arc::new(Decisions(egress)),
+            tags,
+            own_addresses: casemate_control::own_addresses().into(),
             config: ApiConfig {
                 url: url.clone(),
                 region: args.region.clone(),
@@ -156,6 +172,21 @@ struct Logs(LogStore);
 impl DeploymentLogs for Logs {
     fn read(&self, deployment: &ResourceId, container: &str, tail: usize) -> std::io::Result<String> {
         self.0.read(deployment, container.parse().unwrap_or_default(), tail)
+    }
+}
+
+/// Lets the management API read the egress gateway's decisions without knowing the gateway.
+struct Decisions(EgressGateway);
+
+impl OutboundLog for Decisions {
+    fn read(
+        &self,
+        workspace: &ResourceId,
+        denied_only: bool,
+        after: Option<u64>,
+        limit: usize,
+    ) -> std::io::Result<(Vec<LogEntry>, u64)> {
+        self.0.log().read(workspace.as_str(), &LogQuery { denied_only, after, limit })
     }
 }
 

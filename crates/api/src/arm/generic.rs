@@ -6,7 +6,6 @@ use casemate_model::{Fault, Resource, ResourceId};
 use casemate_store::{Condition, Filter, Put, Tx};
 use http::Method;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::shape;
 use crate::{
@@ -123,8 +122,7 @@ const KINDS: &[Kind] = &[
 
 /// A GUID that this very resource keeps, and that one made again under its name does not get.
 pub(super) fn stable_id(row: &Resource, what: &str) -> String {
-    let seed = format!("{}|{}|{what}", row.id.key(), row.system.created_at);
-    Uuid::new_v5(&Uuid::NAMESPACE_URL, seed.as_bytes()).to_string()
+    row.stable_id(what).to_string()
 }
 
 fn kind_of(resource_type: &str) -> Option<&'static Kind> {

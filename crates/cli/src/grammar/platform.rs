@@ -46,7 +46,7 @@ pub struct UpArgs {
     /// Port of the networks' own DNS addresses (default: 53, or where that needs a privilege the first port of --dns).
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub dns_port: Option<u16>,
-    /// Who is asked about names that are not the platform's (default: whom this machine asks).
+    /// Who is asked about names that are not the platform's, by networks and by models (default: whom this machine asks).
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub upstream_dns: Option<SocketAddr>,
     /// From where the public listener may be called; all others are closed before TLS. Private endpoints take their

@@ -1,13 +1,19 @@
 //! One build from beginning to end.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use casemate_model::Fault;
+use tokio::sync::watch;
 
 use super::{
-    BUILD_TIMEOUT, BUILDER_VERSION, Inner, Order, audience::Audience, failure, install::Installer, resolve::Resolver,
-    session::Session, shelf::Manifest, toolbox::Uv, workshop::Workshop,
+    BUILD_TIMEOUT, BUILDER_VERSION, Inner, Order, audience::Audience, default_index, destinations::Destinations,
+    failure, install::Installer, resolve::Resolver, session::Session, shelf::Manifest, toolbox::Uv, workshop::Workshop,
 };
+use crate::outbound::Outbound;
 
 /// Hexadecimal digits of the digest that name a build's sandboxes.
 const SHORT: usize = 12;
@@ -18,14 +24,27 @@ impl Inner {
         let started = Instant::now();
         let uv = self.cancel.run_until_cancelled(self.toolbox.uv(&order.settings, &self.pythons, &audience)).await;
         let uv = uv.ok_or_else(super::stopped)?;
+        let destinations =
+            self.cancel.run_until_cancelled(self.destinations(&order, uv.as_ref().ok(), &audience)).await;
+        let destinations = destinations.ok_or_else(super::stopped)??;
         let shared_cache = self.state_dir.join("cache/uv");
         std::fs::create_dir_all(&shared_cache).map_err(|error| failure::io("making the package cache", &error))?;
         let draft = self.shelf.begin(&order.digest);
         let draft = draft.map_err(|error| failure::io("making the environment's directory", &error))?;
+        let name = format!("environment-{}", &order.digest[..SHORT]);
         let workshop = Workshop {
             launcher: Arc::clone(&self.launcher),
-            name: format!("environment-{}", &order.digest[..SHORT]),
+            name: name.clone(),
             audience: Arc::clone(&audience),
+            outbound: Outbound {
+                gateway: self.gateway.clone(),
+                scope: order.scope.clone(),
+                deployment: name,
+                policy: watch::channel(Arc::new(destinations.policy())).1,
+                identity: None,
+            },
+            on_loopback: destinations.on_loopback(),
+            refused: Mutex::new(BTreeSet::new()),
             deadline: tokio::time::Instant::now() + BUILD_TIMEOUT,
             cancel: self.cancel.clone(),
             mounts: Vec::new(),
@@ -66,6 +85,22 @@ impl Inner {
             Err(fault) => audience.line(&fault.message),
         };
         result
+    }
+
+    /// What the build may reach, said in the log.
+    ///
+    /// # Errors
+    /// `ImageBuildFailure` when the conda file names a place that the operator hasn't.
+    async fn destinations(&self, order: &Order, uv: Option<&Uv>, audience: &Audience) -> Result<Destinations, Fault> {
+        let default = match uv {
+            _ if !order.operator.needs_default() => None,
+            Some(uv) => default_index::of_uv(&uv.program).await,
+            None => default_index::of_pip(&order.python.executable).await,
+        };
+        let mut destinations = Destinations::configured(&order.operator, default.as_deref());
+        destinations.check(&order.plan)?;
+        destinations.learn(&order.operator, default.as_deref(), &order.plan, audience).await;
+        Ok(destinations)
     }
 
     async fn build_in(&self, session: &mut Session, order: &Order, uv: Result<Uv, String>) -> Result<Manifest, Fault> {

@@ -151,6 +151,20 @@ impl IndexSettings {
         self
     }
 
+    /// The addresses of the package indexes; `default` is the installer's own, used when none is set.
+    pub(super) fn indexes(&self, default: Option<&str>) -> Vec<String> {
+        if self.no_index {
+            return Vec::new();
+        }
+        let first = self.index_url.as_deref().or(default);
+        first.into_iter().map(ToOwned::to_owned).chain(self.extra_index_urls.iter().cloned()).collect()
+    }
+
+    /// Whether it is left to the installer which index comes first.
+    pub(super) fn needs_default(&self) -> bool {
+        self.index_url.is_none() && !self.no_index
+    }
+
     /// Hides the credentials that these settings hold.
     pub(super) fn mask(&self) -> Mask {
         let addresses =

@@ -84,7 +84,16 @@ impl Installer<'_> {
 
     fn uv(&self, args: Vec<String>, mounts: Vec<Mount>, purpose: &'static str, shown: bool) -> Command {
         let env = self.session.uv_env();
-        Command { program: UV.into(), args, env, mounts, network: Network::Host, stdout: Stdout::Talk, shown, purpose }
+        Command {
+            program: UV.into(),
+            args,
+            env,
+            mounts,
+            network: Network::Gateway,
+            stdout: Stdout::Talk,
+            shown,
+            purpose,
+        }
     }
 
     /// Makes the environment and installs everything with the pip that the interpreter brings.
@@ -106,7 +115,7 @@ impl Installer<'_> {
                 args,
                 env,
                 mounts: mounts.clone(),
-                network: Network::Host,
+                network: Network::Gateway,
                 stdout: Stdout::Talk,
                 shown: true,
                 purpose,

@@ -8,10 +8,13 @@
 mod audience;
 mod build;
 mod conda_file;
+mod default_index;
+mod destinations;
 mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod host;
+mod index_files;
 mod index_settings;
 mod install;
 mod lock;
@@ -25,6 +28,8 @@ mod resolve;
 mod session;
 mod shelf;
 mod simple_index;
+mod site;
+mod stand_in;
 mod toolbox;
 mod version;
 mod workshop;
@@ -37,6 +42,7 @@ use std::{
 };
 
 use aws_lc_rs::digest;
+use casemate_egress::Gateway;
 use casemate_model::Fault;
 use casemate_sandbox::Launcher;
 use tokio::sync::{Semaphore, watch};
@@ -91,6 +97,7 @@ struct Inner {
     state_dir: PathBuf,
     shelf: Shelf,
     launcher: Arc<Launcher>,
+    gateway: Gateway,
     policy: PythonPolicy,
     host: HostVariables,
     pythons: Interpreters,
@@ -112,15 +119,20 @@ struct Order {
     digest: String,
     plan: Plan,
     python: Interpreter,
+    /// What this machine's operator has configured.
+    operator: IndexSettings,
+    /// The same with the conda file's own options over it.
     settings: IndexSettings,
+    /// The workspace whose log gets what the gateway decides.
+    scope: String,
 }
 
 impl EnvironmentBuilder {
     /// A builder that keeps environments in `state_dir` and looks for pythons, tools and pip's configuration by the
     /// variables of this process. What interrupted builds left in `state_dir` is removed.
     #[must_use]
-    pub fn new(state_dir: &Path, launcher: Arc<Launcher>, policy: PythonPolicy) -> Self {
-        Self::with_variables(state_dir, launcher, policy, HostVariables::of_this_process())
+    pub fn new(state_dir: &Path, launcher: Arc<Launcher>, gateway: Gateway, policy: PythonPolicy) -> Self {
+        Self::with_variables(state_dir, launcher, gateway, policy, HostVariables::of_this_process())
     }
 
     /// As [`Self::new`], with other variables than this process has.
@@ -128,6 +140,7 @@ impl EnvironmentBuilder {
     pub fn with_variables(
         state_dir: &Path,
         launcher: Arc<Launcher>,
+        gateway: Gateway,
         policy: PythonPolicy,
         host: HostVariables,
     ) -> Self {
@@ -136,6 +149,7 @@ impl EnvironmentBuilder {
             state_dir: state_dir.to_owned(),
             shelf: Shelf::new(state_dir.join("environments")),
             launcher,
+            gateway,
             policy,
             pythons: Interpreters::new(host.clone(), toolbox.pythons()),
             toolbox,
@@ -153,7 +167,8 @@ impl EnvironmentBuilder {
         builder
     }
 
-    /// Makes sure that the environment exists, building it if need be, and says each step in `log`.
+    /// Makes sure that the environment exists, building it if need be, and says each step in `log`. What the build
+    /// reaches over the network is recorded for `scope`, a workspace's resource id.
     ///
     /// Whoever asks for an environment that is being built waits for that build. A build goes on when nobody waits any
     /// more, since the next one to ask will need it; it ends with [`Self::shutdown`].
@@ -161,9 +176,15 @@ impl EnvironmentBuilder {
     /// # Errors
     /// `ImageBuildFailure`: the conda file is wrong, the machine has no fitting Python, or the installer failed; the
     /// message has its own last words and the ways out.
-    pub async fn prepare(&self, request: EnvironmentRequest, log: &LogWriter) -> Result<PreparedEnvironment, Fault> {
+    pub async fn prepare(
+        &self,
+        scope: &str,
+        request: EnvironmentRequest,
+        log: &LogWriter,
+    ) -> Result<PreparedEnvironment, Fault> {
         let mut plan = Plan::new(&request)?;
-        let settings = IndexSettings::of_host(&self.0.host).with_file(&plan.options);
+        let operator = IndexSettings::of_host(&self.0.host);
+        let settings = operator.clone().with_file(&plan.options);
         let audience = Audience::new(settings.mask());
         audience.join(log);
         for sentence in plan.warnings.iter().chain(&plan.notes).chain(&settings.notes) {
@@ -176,7 +197,7 @@ impl EnvironmentBuilder {
             audience.line(&format!("The environment is ready (built earlier, {} packages).", manifest.packages.len()));
             return Ok(self.prepared(manifest, &python, warnings));
         }
-        let order = Order { digest, plan, python: python.clone(), settings };
+        let order = Order { digest, plan, python: python.clone(), operator, settings, scope: scope.to_owned() };
         let build = self.join_or_start(order, audience, log);
         let mut result = build.result.clone();
         let done = result.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone();

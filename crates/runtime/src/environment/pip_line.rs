@@ -167,6 +167,13 @@ impl PipRequirement {
     pub(super) fn new(name: &str, specifier: &Specifier) -> Self {
         Self { name: normalize_name(name), text: format!("{name}{specifier}"), pin: specifier.is_pin() }
     }
+
+    /// The address that the package is taken from, when the line gives one (`name @ https://…`).
+    pub(super) fn address(&self) -> Option<&str> {
+        let (_, after) = self.text.split_once('@')?;
+        let address = after.trim_start().split(|c: char| c.is_whitespace() || c == ';').next()?;
+        address.contains("://").then_some(address)
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +212,21 @@ mod tests {
         for (line, name, text, pin) in cases {
             let expected = PipRequirement { name: name.to_owned(), text: text.to_owned(), pin };
             assert_eq!(PipLine::parse(line), Ok(Some(PipLine::Requirement(expected))), "{line}");
+        }
+        let address = |line: &str| match PipLine::parse(line) {
+            Ok(Some(PipLine::Requirement(requirement))) => requirement.address().map(ToOwned::to_owned),
+            _ => None,
+        };
+        let table = [
+            ("pkg @ https://example.org/pkg.whl", Some("https://example.org/pkg.whl")),
+            (
+                "pkg[a]@git+https://user@example.org/p.git@v1 ; python_version > '3'",
+                Some("git+https://user@example.org/p.git@v1"),
+            ),
+            ("pkg==1.0", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(address(line).as_deref(), expected, "{line}");
         }
         for empty in ["", "   ", "# a comment", "  # another"] {
             assert_eq!(PipLine::parse(empty), Ok(None));

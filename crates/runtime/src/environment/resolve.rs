@@ -211,7 +211,7 @@ impl Resolver<'_> {
             args,
             env: self.session.uv_env(),
             mounts,
-            network: Network::Host,
+            network: Network::Gateway,
             stdout: Stdout::Nothing,
             shown: talk == Talk::Shown,
             purpose: "choosing the versions",

@@ -20,7 +20,7 @@ use super::{
     version::{compare, is_pep440, release_of},
 };
 
-const JSON: &str = "application/vnd.pypi.simple.v1+json";
+pub(super) const JSON: &str = "application/vnd.pypi.simple.v1+json";
 /// Largest index page read, in bytes.
 const MAX_PAGE_BYTES: usize = 64 << 20;
 /// Largest wheel taken, in bytes.
@@ -95,8 +95,7 @@ async fn from_index(
         Url::parse(&format!("{}/{project}/", index.trim_end_matches('/'))).map_err(|error| error.to_string())?;
     let client = client(settings, &page_url)?;
     let page = get(&client, page_url.clone(), Some(JSON)).await?;
-    if !page.headers().get("content-type").and_then(|kind| kind.to_str().ok()).is_some_and(|kind| kind.contains("json"))
-    {
+    if !is_json(&page) {
         return Err("the index has no JSON pages".to_owned());
     }
     let answered_by = page.url().clone();
@@ -117,7 +116,7 @@ async fn from_index(
     download(&client, &wheel, into).await
 }
 
-fn client(settings: &IndexSettings, index: &Url) -> Result<Client, String> {
+pub(super) fn client(settings: &IndexSettings, index: &Url) -> Result<Client, String> {
     let timeout = settings.timeout_seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let mut builder = Client::builder().connect_timeout(timeout).read_timeout(timeout).no_proxy();
     let proxy =
@@ -145,7 +144,7 @@ fn client(settings: &IndexSettings, index: &Url) -> Result<Client, String> {
     builder.build().map_err(unusable)
 }
 
-async fn get(client: &Client, url: Url, accept: Option<&str>) -> Result<Response, String> {
+pub(super) async fn get(client: &Client, url: Url, accept: Option<&str>) -> Result<Response, String> {
     let mut request = client.get(url);
     if let Some(accept) = accept {
         request = request.header(ACCEPT, accept);
@@ -153,6 +152,10 @@ async fn get(client: &Client, url: Url, accept: Option<&str>) -> Result<Response
     let response = request.send().await.map_err(|error| words_of(&error))?;
     let status = response.status();
     if status.is_success() { Ok(response) } else { Err(format!("it answered {status}")) }
+}
+
+pub(super) fn is_json(page: &Response) -> bool {
+    page.headers().get("content-type").and_then(|kind| kind.to_str().ok()).is_some_and(|kind| kind.contains("json"))
 }
 
 /// An error with its causes, without credentials.
@@ -166,7 +169,7 @@ fn words_of(error: &dyn std::error::Error) -> String {
     mask_urls(&words)
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+pub(super) async fn body(mut response: Response) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| words_of(&error))? {
         if bytes.len() + chunk.len() > MAX_PAGE_BYTES {

@@ -1,24 +1,27 @@
 //! Runs the commands of one build, each in a sandbox of its own.
 //!
 //! What packages bring along is foreign code: it sees the interpreter, the environment being built and a scratch cache,
-//! and of the state directory nothing else. Unlike a model it has the host's network, since packages are fetched.
+//! and of the state directory nothing else. Packages are fetched through the egress gateway, which lets through what the
+//! build's policy names.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::PipeReader,
+    net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use casemate_model::Fault;
+use casemate_egress::Attachment;
+use casemate_model::{Fault, egress::LogEntry};
 use casemate_sandbox::{Access, Exit, Launcher, Limits, Mount, Network, Sandbox, SandboxSpec};
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{audience::Audience, failure};
-use crate::logs::lines::Cleaner;
+use super::{audience::Audience, destinations::Destinations, failure, stand_in::StandIns};
+use crate::{logs::lines::Cleaner, outbound::Outbound};
 
 /// Memory that one command may use.
 const MEMORY_BYTES: u64 = 4 << 30;
@@ -69,6 +72,8 @@ pub(super) struct Outcome {
     pub words: Vec<String>,
     /// With [`Stdout::Answer`]: what it wrote.
     pub answer: Vec<u8>,
+    /// What it wanted to reach and was refused, each once in a build.
+    pub refused: Vec<String>,
 }
 
 impl Outcome {
@@ -85,7 +90,15 @@ impl Outcome {
             Exit { code: Some(code), .. } => format!("It ended with exit code {code}."),
             Exit { signal, .. } => format!("It was ended by signal {}.", signal.unwrap_or_default()),
         };
-        if self.words.is_empty() { how } else { format!("{how} Its last words:\n{}", self.words.join("\n")) }
+        let refused = match self.refused.join(", ") {
+            refused if refused.is_empty() => refused,
+            refused => format!(" The network refused {refused}. {}", Destinations::advice()),
+        };
+        if self.words.is_empty() {
+            format!("{how}{refused}")
+        } else {
+            format!("{how}{refused} Its last words:\n{}", self.words.join("\n"))
+        }
     }
 }
 
@@ -95,6 +108,12 @@ pub(super) struct Workshop {
     /// Names its sandboxes.
     pub name: String,
     pub audience: Arc<Audience>,
+    /// What commands with a network may reach.
+    pub outbound: Outbound,
+    /// Services on this machine's loopback interface that they reach as well.
+    pub on_loopback: Vec<SocketAddr>,
+    /// What was refused so far.
+    pub refused: Mutex<BTreeSet<String>>,
     /// When the whole build must be over.
     pub deadline: Instant,
     pub cancel: CancellationToken,
@@ -139,7 +158,7 @@ impl Workshop {
         let spec = self.spec(&command, stdout, talk_end.into());
         let launcher = Arc::clone(&self.launcher);
         let launched = tokio::task::spawn_blocking(move || launcher.launch(spec)).await;
-        let sandbox = launched
+        let mut sandbox = launched
             .map_err(|_| failure::unavailable("The environment could not be built: the platform is stopping."))?
             .map_err(|error| {
                 failure::unavailable(format!(
@@ -147,6 +166,10 @@ impl Workshop {
                     command.purpose
                 ))
             })?;
+        let way_out = match command.network {
+            Network::Isolated => None,
+            _ => Some(self.way_out(&mut sandbox)?),
+        };
         let mut running = Running {
             sandbox: Some(sandbox),
             talk: receiver(talk)?,
@@ -155,7 +178,30 @@ impl Workshop {
         };
         let outcome = self.follow(&mut running, &command).await;
         running.end().await;
-        outcome
+        let refused = way_out.map(|(attachment, _)| self.tell_refused(&attachment)).unwrap_or_default();
+        outcome.map(|outcome| Outcome { refused, ..outcome })
+    }
+
+    /// Opens what the sandbox may reach, for as long as what this returns is kept.
+    fn way_out(&self, sandbox: &mut Sandbox) -> Result<(Attachment, StandIns), Fault> {
+        let opened = self.outbound.attach(sandbox, self.name.clone()).and_then(|attachment| {
+            let stand_ins = StandIns::open(sandbox, &self.on_loopback).map_err(|error| error.to_string())?;
+            Ok((attachment, stand_ins))
+        });
+        opened.map_err(|words| {
+            failure::unavailable(format!("The environment could not be built: its sandbox has no network: {words}."))
+        })
+    }
+
+    /// Says in the log what a command was refused, as far as it wasn't said before.
+    fn tell_refused(&self, attachment: &Attachment) -> Vec<String> {
+        let mut told = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = attachment.refusals().into_iter().rev().map(|entry| place_of(&entry));
+        let new: Vec<String> = places.filter(|place| told.insert(place.clone())).collect();
+        for place in &new {
+            self.audience.line(&format!("Network: refused {place}. {}", Destinations::advice()));
+        }
+        new
     }
 
     fn spec(&self, command: &Command, stdout: OwnedFd, stderr: OwnedFd) -> SandboxSpec {
@@ -169,7 +215,7 @@ impl Workshop {
             cwd: PathBuf::from("/tmp"),
             mounts: self.mounts.iter().chain(&command.mounts).cloned().collect(),
             network: command.network,
-            installer_config: command.network == Network::Host,
+            installer_config: command.network != Network::Isolated,
             limits: Limits { memory_bytes: MEMORY_BYTES, milli_cpus, pids: PIDS, scratch_bytes: SCRATCH_BYTES },
             stdout,
             stderr,
@@ -230,8 +276,15 @@ impl Workshop {
             }
         };
         cleaner.finish(&mut hear);
-        Ok(Outcome { exit, words: running.words.drain(..).collect(), answer })
+        Ok(Outcome { exit, words: running.words.drain(..).collect(), answer, refused: Vec::new() })
     }
+}
+
+/// What was asked for: a name and a port, an address and a port, or a name alone when it was only looked up.
+fn place_of(entry: &LogEntry) -> String {
+    let host = entry.name.clone().or_else(|| entry.address.map(|address| address.to_string()));
+    let host: String = host.unwrap_or_default().chars().filter(char::is_ascii_graphic).collect();
+    if entry.port == 0 || entry.protocol == "dns" { host } else { format!("{host}:{}", entry.port) }
 }
 
 fn words_of(words: &VecDeque<String>) -> String {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use casemate_egress::Attachment;
 use casemate_model::route::Dial;
 use casemate_sandbox::{Exit, Launcher, Limits, Network, Sandbox, SandboxSpec};
 use tokio::{
@@ -17,6 +18,7 @@ use tokio::{
 use crate::{
     layout::Layout,
     logs::{LogPipe, LogTail, LogWriter},
+    outbound::Outbound,
 };
 
 /// Longest wait for a killed process to be gone, and for the rest of its output.
@@ -29,30 +31,34 @@ pub(super) struct Process {
     pump: JoinHandle<()>,
     /// What it prints.
     pub(super) tail: LogTail,
+    /// Its way out, for as long as it lives.
+    _attachment: Attachment,
 }
 
 impl Process {
-    /// Starts a process as laid out.
+    /// Starts a process as laid out. What it opens before the gateway serves it has to wait for that.
     ///
     /// # Errors
-    /// The sandbox's words when it can't be started. Nothing is ever started without a sandbox.
+    /// The sandbox's or the gateway's words when it can't be started. Nothing is ever started without a sandbox, and
+    /// nothing that is started goes on without a gateway.
     pub(super) async fn start(
         launcher: &Arc<Launcher>,
         name: String,
         layout: &Layout,
+        outbound: &Outbound,
         limits: Limits,
         log: &LogWriter,
     ) -> Result<Self, String> {
         let LogPipe { stdout, stderr, pump, tail } =
             log.pipe().map_err(|error| format!("no pipe for the log: {error}"))?;
         let spec = SandboxSpec {
-            name,
+            name: name.clone(),
             program: layout.program.clone(),
             args: layout.args.clone(),
             env: layout.env.clone(),
             cwd: layout.cwd.clone(),
             mounts: layout.mounts.clone(),
-            network: Network::Isolated,
+            network: Network::Gateway,
             installer_config: false,
             limits,
             stdout,
@@ -60,12 +66,13 @@ impl Process {
         };
         let launcher = Arc::clone(launcher);
         let launched = tokio::task::spawn_blocking(move || launcher.launch(spec)).await;
-        let sandbox =
+        let mut sandbox =
             launched.map_err(|_| "the launch was broken off".to_owned())?.map_err(|error| error.to_string())?;
+        let attachment = outbound.attach(&mut sandbox, name)?;
         let pidfd = sandbox.pidfd().try_clone_to_owned().and_then(watched);
         let pidfd = pidfd.map_err(|error| format!("the process can't be watched: {error}"))?;
         let pump = tokio::task::spawn_blocking(move || pump.run());
-        Ok(Self { cell: Arc::new(Cell(RwLock::new(Some(sandbox)))), pidfd, pump, tail })
+        Ok(Self { cell: Arc::new(Cell(RwLock::new(Some(sandbox)))), pidfd, pump, tail, _attachment: attachment })
     }
 
     /// The way into the process's network namespace, for as long as the process lives.

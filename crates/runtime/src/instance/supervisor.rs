@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use casemate_egress::Gateway;
 use casemate_model::{Fault, instance_type::InstanceSize, route::Upstream};
 use casemate_sandbox::{Launcher, Limits};
 use tokio::{
@@ -25,6 +26,7 @@ use crate::{
     failure::{self, End, Evidence, Verdict},
     layout::{Layout, SERVER_PORT},
     logs::LogWriter,
+    outbound::Outbound,
     probe::{Probe, Schedule, Watcher, first_success},
 };
 
@@ -49,6 +51,8 @@ const MAX_PIDS: u32 = 4096;
 #[derive(Clone)]
 pub(crate) struct Means {
     pub launcher: Arc<Launcher>,
+    /// The only way out.
+    pub gateway: Gateway,
     /// Turns to start: a machine that starts everything at once starts nothing in time.
     pub turns: Arc<Semaphore>,
     /// The next upstream's id.
@@ -58,6 +62,7 @@ pub(crate) struct Means {
 /// What one instance is to be.
 pub(crate) struct Plan {
     pub layout: Layout,
+    pub outbound: Outbound,
     /// The entry script as the user named it.
     pub script: String,
     pub size: InstanceSize,
@@ -141,9 +146,9 @@ impl Supervisor {
         };
         let id = self.means.next_id.fetch_add(1, Ordering::Relaxed);
         self.plan.log.line(&self.heading(id, start));
-        let Plan { layout, log, .. } = &self.plan;
+        let Plan { layout, outbound, log, .. } = &self.plan;
         let name = format!("instance-{id}");
-        let process = match Process::start(&self.means.launcher, name, layout, self.limits(), log).await {
+        let process = match Process::start(&self.means.launcher, name, layout, outbound, self.limits(), log).await {
             Ok(process) => process,
             Err(words) => {
                 log.line(&format!("UserContainerStart: Failed to start: {words}"));
@@ -300,8 +305,10 @@ impl Supervisor {
     fn heading(&self, id: u64, start: u32) -> String {
         let InstanceSize { milli_cpus, memory_bytes } = self.plan.size;
         let (cores, gib) = (f64::from(milli_cpus) / 1000.0, failure::to_gib(memory_bytes));
+        let outbound = self.plan.outbound.policy.borrow().mode.as_snake();
         format!(
-            "Instance {id}, start {start}\nSystemSetup: Succeeded, {cores} cores and {gib:.1} GiB of memory, no network\n{}\n\
+            "Instance {id}, start {start}\nSystemSetup: Succeeded, {cores} cores and {gib:.1} GiB of memory, outbound network \
+             {outbound}\n{}\n\
              UserContainerStart: InProgress, {} worker(s) in {}",
             self.plan.layout.notes.join("\n"),
             self.plan.layout.workers,

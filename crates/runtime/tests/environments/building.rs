@@ -8,7 +8,7 @@ use casemate_runtime::environment::{EnvironmentRequest, PythonPolicy};
 
 use super::Test;
 use super::index::Index;
-use super::world::{World, block_on, request};
+use super::world::{SCOPE, World, block_on, request};
 
 pub const TESTS: &[Test] = &[
     ("an_environment_is_built_once_and_found_again", an_environment_is_built_once_and_found_again),
@@ -63,10 +63,10 @@ fn an_environment_is_built_once_and_found_again() {
     let builder = world.builder();
     let again = "dependencies: [{pip: [addition]}, small=1.2, pip]";
     block_on(async {
-        let first = builder.prepare(request(again), &world.log("green")).await.unwrap();
+        let first = builder.prepare(SCOPE, request(again), &world.log("green")).await.unwrap();
         assert_eq!(first, environment);
         let started = Instant::now();
-        builder.prepare(request(again), &world.log("green")).await.unwrap();
+        builder.prepare(SCOPE, request(again), &world.log("green")).await.unwrap();
         let elapsed = started.elapsed();
         println!("found again in {elapsed:?}");
         assert!(elapsed.as_millis() < 500, "{elapsed:?}");
@@ -89,12 +89,12 @@ fn without_a_conda_file_there_is_a_default_environment() {
     let mut world = World::new();
     world.packages();
     let image = EnvironmentRequest { image: Some("registry.example/base:1".into()), ..EnvironmentRequest::default() };
-    let environment = block_on(world.builder().prepare(image, &world.log("blue"))).unwrap();
+    let environment = block_on(world.builder().prepare(SCOPE, image, &world.log("blue"))).unwrap();
     assert!(environment.warnings[0].contains("registry.example/base:1 is not used"));
     assert!(world.log_text("blue").contains("registry.example/base:1 is not used"));
     assert_eq!(world.python(&environment, "import azureml_inference_server_http; print('served')"), "served\n");
     let build = EnvironmentRequest { build: true, ..EnvironmentRequest::default() };
-    let fault = block_on(world.builder().prepare(build, &world.log("blue"))).unwrap_err();
+    let fault = block_on(world.builder().prepare(SCOPE, build, &world.log("blue"))).unwrap_err();
     assert!(fault.kind == FaultKind::NotImplemented && fault.message.contains("not available on this platform yet"));
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use casemate_runtime::environment::{EnvironmentBuilder, PythonPolicy};
 
 use super::Test;
-use super::world::{World, block_on, eventually, request};
+use super::world::{SCOPE, World, block_on, eventually, gateway, request};
 
 /// The first argument of a process that builds until it is killed.
 pub const VICTIM_ARG: &str = "--victim";
@@ -33,11 +33,11 @@ fn the_same_environment_is_built_once_for_all() {
     let builder = world.builder();
     block_on(async {
         let (blue, green, grey) = (world.log("blue"), world.log("green"), world.log("grey"));
-        let first = builder.prepare(request(CONDA_FILE), &blue);
-        let second = builder.prepare(request("dependencies: [pip, {pip: ['sleeper # same']}]"), &green);
+        let first = builder.prepare(SCOPE, request(CONDA_FILE), &blue);
+        let second = builder.prepare(SCOPE, request("dependencies: [pip, {pip: ['sleeper # same']}]"), &green);
         let late = async {
             tokio::time::sleep(Duration::from_millis(700)).await;
-            builder.prepare(request(CONDA_FILE), &grey).await
+            builder.prepare(SCOPE, request(CONDA_FILE), &grey).await
         };
         let (first, second, late) = tokio::join!(first, second, late);
         let first = first.unwrap();
@@ -75,7 +75,7 @@ fn a_killed_platform_leaves_nothing_in_the_way() {
     world.packages().source("sleeper", &SLEEPER.replace("SECONDS", "0"));
     let builder = world.builder();
     assert!(world.shelf().is_empty(), "{:?}", world.shelf());
-    block_on(builder.prepare(request(CONDA_FILE), &world.log("blue"))).unwrap();
+    block_on(builder.prepare(SCOPE, request(CONDA_FILE), &world.log("blue"))).unwrap();
 }
 
 /// Builds an environment until it is killed.
@@ -92,10 +92,10 @@ pub fn victim(args: &[String]) -> ExitCode {
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
     let launcher = std::sync::Arc::new(super::world::launcher(dir));
     let state = dir.join("state");
-    let builder = EnvironmentBuilder::with_variables(&state, launcher, PythonPolicy::Exact, variables);
+    let builder = EnvironmentBuilder::with_variables(&state, launcher, gateway(&state), PythonPolicy::Exact, variables);
     let logs = casemate_runtime::logs::LogStore::new(state.join("logs"));
     let log = logs.writer(&super::world::deployment("blue"), casemate_runtime::logs::Container::StorageInitializer);
-    let _ = block_on(builder.prepare(request(CONDA_FILE), &log));
+    let _ = block_on(builder.prepare(SCOPE, request(CONDA_FILE), &log));
     ExitCode::FAILURE
 }
 
@@ -125,7 +125,7 @@ fn a_stopping_platform_ends_its_builds() {
             builder.shutdown().await;
             assert!(started.elapsed() < Duration::from_secs(20));
         };
-        let (result, ()) = tokio::join!(builder.prepare(request(CONDA_FILE), &log), stop);
+        let (result, ()) = tokio::join!(builder.prepare(SCOPE, request(CONDA_FILE), &log), stop);
         result.unwrap_err()
     });
     assert!(fault.message.contains("the platform stopped"), "{}", fault.message);
@@ -139,7 +139,7 @@ fn a_caller_that_goes_away_does_not_end_the_build() {
     block_on(async {
         let log = world.log("blue");
         tokio::select! {
-            _ = builder.prepare(request(CONDA_FILE), &log) => panic!("it was built too fast for this test"),
+            _ = builder.prepare(SCOPE, request(CONDA_FILE), &log) => panic!("it was built too fast for this test"),
             () = async {
                 while !world.log_text("blue").contains("Building sleeper==1.0") {
                     tokio::time::sleep(Duration::from_millis(20)).await;

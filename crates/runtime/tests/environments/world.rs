@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use casemate_egress::{EgressConfig, EgressLimits, Gateway};
 use casemate_model::{Fault, ResourceId};
 use casemate_runtime::environment::{
     EnvironmentBuilder, EnvironmentRequest, HostVariables, PreparedEnvironment, PythonPolicy,
@@ -19,6 +20,8 @@ use super::packages::Packages;
 
 /// Where tests keep what is slow to get: the installer and the packages of the real index.
 const KEPT: &str = env!("CARGO_TARGET_TMPDIR");
+/// The workspace that decisions about builds are recorded for.
+pub const SCOPE: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w";
 
 pub struct World {
     pub dir: TempDir,
@@ -83,7 +86,7 @@ impl World {
 
     pub fn builder(&self) -> EnvironmentBuilder {
         let variables: HostVariables = self.variables.clone().into_iter().collect();
-        EnvironmentBuilder::with_variables(&self.state, self.launcher(), self.policy, variables)
+        EnvironmentBuilder::with_variables(&self.state, self.launcher(), gateway(&self.state), self.policy, variables)
     }
 
     /// The log of a deployment of this name.
@@ -102,7 +105,7 @@ impl World {
     /// Builds for the deployment `blue`, and shows its log when the test fails.
     pub fn build(&self, conda_file: &str) -> Result<PreparedEnvironment, Fault> {
         let started = Instant::now();
-        let built = block_on(self.builder().prepare(request(conda_file), &self.log("blue")));
+        let built = block_on(self.builder().prepare(SCOPE, request(conda_file), &self.log("blue")));
         println!("--- {:.1} s\n{}---", started.elapsed().as_secs_f64(), self.log_text("blue"));
         built
     }
@@ -149,6 +152,17 @@ pub fn launcher(scratch: &Path) -> Launcher {
         helper_args: Vec::new(),
         cgroup_group: name,
         scratch: scratch.join("scratch"),
+    })
+    .unwrap()
+}
+
+/// A gateway that asks the host's own resolver.
+pub fn gateway(state: &Path) -> Gateway {
+    Gateway::new(EgressConfig {
+        upstream_dns: None,
+        log_dir: state.join("outbound"),
+        limits: EgressLimits::default(),
+        front_door: ([127, 0, 0, 1], 9).into(),
     })
     .unwrap()
 }

@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use casemate_egress::{EgressConfig, EgressLimits, Gateway};
 use casemate_model::{Fault, ResourceId, deployment::ProbeSettings, instance_type::InstanceSize, route::Upstream};
 use casemate_runtime::{
     Backend, CodeMount, Container, EnvironmentBuilder, EnvironmentRequest, Instance, InstanceRequest, InstanceStatus,
@@ -18,7 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, body::Bytes};
 use hyper_util::rt::TokioIo;
 use nix::fcntl::{Flock, FlockArg};
-use tokio::{net::TcpSocket, time::timeout};
+use tokio::{net::TcpSocket, sync::watch, time::timeout};
 
 /// A backend on a fresh state directory, with an environment shared by all tests and kept between runs.
 pub struct Bench {
@@ -38,8 +39,9 @@ impl Bench {
             scratch: state.path().join("instances"),
         });
         let launcher = Arc::new(launcher.unwrap());
-        let environment = shared_environment(&launcher).await;
-        let backend = LocalBackend::new(state.path(), launcher, PythonPolicy::Nearest).unwrap();
+        let gateway = gateway(state.path());
+        let environment = shared_environment(&launcher, gateway.clone()).await;
+        let backend = LocalBackend::new(state.path(), launcher, gateway, PythonPolicy::Nearest).unwrap();
         Self { state, backend, environment }
     }
 
@@ -59,6 +61,8 @@ impl Bench {
             workers: 1,
             liveness: ProbeSettings::default(),
             readiness: ProbeSettings::default(),
+            egress: watch::channel(Arc::default()).1,
+            identity: None,
         }
     }
 
@@ -72,7 +76,18 @@ pub fn deployment(name: &str) -> ResourceId {
     ResourceId::parse(&format!("{workspace}/onlineEndpoints/e/deployments/{name}")).unwrap()
 }
 
-async fn shared_environment(launcher: &Arc<Launcher>) -> PreparedEnvironment {
+/// A gateway that asks the host's own resolver.
+fn gateway(state: &Path) -> Gateway {
+    Gateway::new(EgressConfig {
+        upstream_dns: None,
+        log_dir: state.join("outbound"),
+        limits: EgressLimits::default(),
+        front_door: ([127, 0, 0, 1], 9).into(),
+    })
+    .unwrap()
+}
+
+async fn shared_environment(launcher: &Arc<Launcher>, gateway: Gateway) -> PreparedEnvironment {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("environment");
     fs::create_dir_all(&dir).unwrap();
     let lock = File::create(dir.join("lock")).unwrap();
@@ -81,8 +96,8 @@ async fn shared_environment(launcher: &Arc<Launcher>) -> PreparedEnvironment {
     let request = EnvironmentRequest { conda_file: Some(conda.to_owned()), ..EnvironmentRequest::default() };
     let logs = LogStore::new(dir.join("logs"));
     let log = logs.writer(&deployment("environment"), Container::StorageInitializer);
-    let builder = EnvironmentBuilder::new(&dir, Arc::clone(launcher), PythonPolicy::Nearest);
-    builder.prepare(request, &log).await.unwrap()
+    let builder = EnvironmentBuilder::new(&dir, Arc::clone(launcher), gateway, PythonPolicy::Nearest);
+    builder.prepare(deployment("environment").as_str(), request, &log).await.unwrap()
 }
 
 /// Waits for a status that `pick` takes; a failed instance and a long wait fail the test.

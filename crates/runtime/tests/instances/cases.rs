@@ -79,7 +79,7 @@ async fn an_instance_serves_crashes_comes_back_and_stops() {
     let log = bench.log("blue", Container::InferenceServer);
     for words in [
         "start 1\n",
-        "SystemSetup: Succeeded, 2 cores and 0.5 GiB of memory, no network",
+        "SystemSetup: Succeeded, 2 cores and 0.5 GiB of memory, outbound network allow_only_approved_outbound",
         "loaded 7 secret-greeting",
         "UserContainerStart: Succeeded, ready after",
         "The process ended: killed by signal 9",
