@@ -1,12 +1,13 @@
 //! Dialling: the addresses of an approved destination, checked by the route, tried in turn.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use casemate_model::egress::{EgressPolicy, HostName, PrivateDestination, Route};
-use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+use tokio::{net::TcpStream, task::JoinSet};
 
 use crate::{attach::Sandbox, stream::Destination};
 
@@ -108,40 +109,47 @@ fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// The first address that answers.
 async fn connect(sandbox: &Sandbox, addresses: &[SocketAddr]) -> Result<Dialled, DialError> {
-    let mut attempts = JoinSet::new();
+    let open = |address: SocketAddr| {
+        let wire = sandbox.wire.to_upstream(address);
+        async move { (address, TcpStream::connect(wire).await) }
+    };
+    let failed = |failure: Option<(SocketAddr, io::Error)>| {
+        let (address, reason) = match failure {
+            Some((address, error)) => {
+                (Some(address.ip()), format!("It is approved, but {address} cannot be reached: {error}."))
+            }
+            None => (None, "It is approved, but has no address.".to_owned()),
+        };
+        DialError::Failed { address, reason }
+    };
+    if let [only] = addresses {
+        let (address, opened) = open(*only).await;
+        return match opened {
+            Ok(stream) => Ok(Dialled { stream, address }),
+            Err(error) => Err(failed(Some((address, error)))),
+        };
+    }
     let mut waiting = addresses.iter().copied();
+    let mut attempts = JoinSet::new();
+    let mut next = |attempts: &mut JoinSet<_>| waiting.next().map(|address| attempts.spawn(open(address))).is_some();
+    let mut more = next(&mut attempts);
     let mut failure = None;
-    let mut next = Instant::now();
-    let mut more = true;
-    while more || !attempts.is_empty() {
+    loop {
         tokio::select! {
             biased;
-            Some(done) = attempts.join_next(), if !attempts.is_empty() => match done {
+            Some(done) = attempts.join_next() => match done {
                 Ok((address, Ok(stream))) => return Ok(Dialled { stream, address }),
                 Ok((address, Err(error))) => {
                     failure.get_or_insert((address, error));
-                    next = Instant::now();
+                    more = next(&mut attempts);
                 }
                 // Attempts are not cancelled before this ends, and connecting does not panic.
                 Err(_) => {}
             },
-            () = tokio::time::sleep_until(next), if more => match waiting.next() {
-                Some(address) => {
-                    let wire = sandbox.wire.to_upstream(address);
-                    attempts.spawn(async move { (address, TcpStream::connect(wire).await) });
-                    next = Instant::now() + HEAD_START;
-                }
-                None => more = false,
-            },
+            () = tokio::time::sleep(HEAD_START), if more => more = next(&mut attempts),
+            else => return Err(failed(failure)),
         }
     }
-    let (address, reason) = match failure {
-        Some((address, error)) => {
-            (Some(address.ip()), format!("It is approved, but {address} cannot be reached: {error}."))
-        }
-        None => (None, "It is approved, but has no address.".to_owned()),
-    };
-    Err(DialError::Failed { address, reason })
 }
 
 #[cfg(test)]

@@ -78,13 +78,17 @@ impl Throttle {
     /// Waits until `bytes` more may go.
     pub(crate) async fn pass(&self, bytes: usize) {
         let Some(rate) = self.rate else { return };
+        let now = Instant::now();
         let until = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let earliest = Instant::now().checked_sub(BURST).unwrap_or_else(Instant::now);
+            let earliest = now.checked_sub(BURST).unwrap_or(now);
             *next = (*next).max(earliest) + Duration::from_secs_f64(bytes as f64 / rate as f64);
             *next
         };
-        tokio::time::sleep_until(until).await;
+        // Even a sleep that is over takes a millisecond.
+        if until > now {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// How much to read at once: with a limit small pieces, so that every connection gets its turn.
