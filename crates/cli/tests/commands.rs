@@ -69,6 +69,13 @@ async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, headers:
         "POST" if path.ends_with("/listKeys") => {
             Json(json!({"primaryKey": "K1", "secondaryKey": "K2"})).into_response()
         }
+        "POST" if path.ends_with("/testOutboundDestination") => {
+            Json(json!({"destination": body["destination"], "allowed": false, "reason": "no rule"})).into_response()
+        }
+        "POST" if path.ends_with("/suggestOutboundRules") => Json(json!({"value": [], "entries": 0})).into_response(),
+        "POST" if path.ends_with("/listOutboundLog") => {
+            Json(json!({"value": [{"name": "a.b", "port": 443, "allowed": true}], "next": 7})).into_response()
+        }
         "POST" if path.ends_with("/score") => {
             assert_eq!(headers["authorization"], "Bearer K1");
             (StatusCode::OK, "[1.0]").into_response()
@@ -259,6 +266,49 @@ fn scaling_a_deployment_keeps_the_rest() {
         world.run(&format!("ml online-deployment update -n blue -e ep --set instance_count=3 {SCOPE}")),
         code(1)
     );
+}
+
+#[test]
+fn outbound_rules_and_learn_mode() {
+    let world = World::new();
+    let rule = "ml workspace outbound-rule";
+    let set = format!("{rule} set {SCOPE} --rule db --type fqdn --destination db.example.com --port-ranges 5432");
+    assert_eq!(world.run(&set), code(0));
+    assert_eq!(world.run(&format!("{rule} update {SCOPE} --rule db --port-ranges 5432,6432")), code(0));
+    let set = format!("{rule} set {SCOPE} --rule web --type fqdn --destination *.example.com");
+    assert_eq!(world.run(&set), code(0));
+    let tag = "--type service_tag --protocol TCP --port-ranges 22 --address-prefixes 10.0.0.0/8,10.1.0.1";
+    assert_eq!(world.run(&format!("{rule} set {SCOPE} --rule tag {tag}")), code(0));
+    assert_eq!(world.run(&format!("{rule} update {SCOPE} --rule none --port-ranges 1")), code(3));
+    let bodies: Vec<Value> = world.writes().into_iter().map(|(_, _, body)| body["properties"].clone()).collect();
+    let fqdn = |host: &str, ports: &str| json!({"type": "FQDN", "category": "UserDefined", "destination": host, "casemate": {"portRanges": ports}});
+    assert_eq!(
+        bodies,
+        [
+            fqdn("db.example.com", "5432"),
+            fqdn("db.example.com", "5432,6432"),
+            fqdn("*.example.com", "80,443"),
+            json!({"type": "ServiceTag", "category": "UserDefined", "destination":
+                {"protocol": "TCP", "portRanges": "22", "addressPrefixes": ["10.0.0.0/8", "10.1.0.1"]}}),
+        ]
+    );
+    assert_eq!(world.run(&format!("{rule} test {SCOPE} -e ep -d blue db.example.com:5432")), code(0));
+    assert_eq!(world.run(&format!("{rule} suggest {SCOPE} -d blue")), code(0));
+    assert_eq!(world.run(&format!("ml workspace outbound-log {SCOPE} --denied -l 5")), code(0));
+    let asked: Vec<Value> = world.writes().into_iter().map(|(_, _, body)| body).collect();
+    assert_eq!(asked[0], json!({"deployment": "blue", "endpoint": "ep", "destination": "db.example.com:5432"}));
+    assert_eq!((&asked[2]["denied"], &asked[2]["limit"], &asked[2]["after"]), (&json!(true), &json!(5), &Value::Null));
+
+    let path = format!("{WORKSPACE}{ENDPOINT}/deployments/blue");
+    let properties = json!({"endpointComputeType": "Managed", "properties": {"kept": "yes"},
+        "environmentId": format!("{WORKSPACE}/environments/e/versions/1")});
+    let stored = json!({"id": path, "name": "blue", "location": "here", "etag": "\"1\"", "sku": {"name": "Default", "capacity": 1}, "properties": properties});
+    world.platform.lock().unwrap().resources.insert(path.to_lowercase(), stored);
+    for (option, value) in [("--audit", "true"), ("--audit false", "false")] {
+        assert_eq!(world.run(&format!("ml online-deployment update -n blue -e ep {option} {SCOPE}")), code(0));
+        let (_, _, body) = world.writes().pop().unwrap();
+        assert_eq!(body["properties"]["properties"], json!({"kept": "yes", "casemate.egressAudit": value}));
+    }
 }
 
 #[test]

@@ -80,7 +80,10 @@ pub(super) fn resolve(rule: &Resource, around: &Surroundings<'_>) -> Result<Reso
         Kind::LinkService => link_service(resource.as_ref(), properties),
         _ => own_service(kind, &target, subresource, resource.as_ref(), around.domain),
     };
+    let required = properties["category"] == REQUIRED;
     let status = match (&resource, &place.to, unapproved(rule, &target, around)) {
+        // The platform does for a deployment what it needs of its workspace; the rule opens nothing, and lacks nothing.
+        (Some(_), _, None) if kind == Kind::Workspace && required => RuleStatus::Active,
         (None, ..) => {
             let why = format!("The resource '{target}' does not exist. Create it, or remove the rule.");
             place.to = absent(&why);
@@ -122,6 +125,10 @@ fn own_service(kind: Kind, target: &ResourceId, subresource: &str, resource: Opt
     };
     let names: Vec<HostPattern> = HostName::parse(&text).ok().map(HostPattern::Exact).into_iter().collect();
     let to = match kind {
+        Kind::Workspace => absent(
+            "The platform itself does what a deployment needs of its workspace; the management API can't be reached from \
+             inside a deployment.",
+        ),
         _ if names.is_empty() => absent(&format!("'{text}', the host of '{target}', is not a host name.")),
         Kind::Storage if subresource != "blob" => absent(&format!(
             "Storage accounts of this platform serve blobs only, not '{subresource}'. Set the subresource target to blob."

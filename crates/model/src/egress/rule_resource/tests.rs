@@ -262,6 +262,12 @@ fn a_private_endpoint_leads_where_its_owner_lets_it() {
         let own = world.policy(None).name(&host("acct1.blob.core.casemate.internal"), 443);
         assert_eq!(own.verdict, Verdict::Allow(Route::Private(PrivateDestination::FrontDoor)), "{mode}");
     }
+    // Nothing inside a deployment may manage the platform.
+    let workspace = world.workspace.id.as_str().to_owned();
+    let api = world.policy(None).name(&host("guid-1.workspace.local.api.casemate.internal"), 443);
+    assert!(!api.is_allowed() && api.reason.contains("management API"), "{}", api.reason);
+    let api = world.private("api", &workspace, "amlworkspace", Some("Approved"));
+    assert_eq!(world.status(&api).as_str(), "Failed");
     // Another part of the same account is not served, and says so.
     world.workspace.body["properties"]["managedNetwork"]["isolationMode"] = MODES[2].into();
     let table = world.private("table", &storage(), "table", Some("Approved"));
