@@ -90,7 +90,7 @@ fn no_name_is_an_address_to_the_resolver() {
         ["127.1", "0x7f.1", "2130706433", "017700000001", "1.2.3.4 x", "::1", "fe80::1%lo", "::ffff:1.2.3.4", "0"]
             .map(str::to_owned)
             .into();
-    for _ in 0..20_000 {
+    for _ in 0..6_000 {
         hosts.push(host().new_tree(&mut runner).unwrap().current());
     }
     // What the platform's own resolver is given has the dot of the root.
@@ -104,5 +104,5 @@ fn no_name_is_an_address_to_the_resolver() {
         names += u32::from(name.is_ok());
     }
     // The generator finds enough of both to mean something.
-    assert!(addresses > 1000 && names > 1000, "{addresses} addresses, {names} names");
+    assert!(addresses > 500 && names > 500, "{addresses} addresses, {names} names");
 }
