@@ -9,10 +9,16 @@ use crate::answer::Refusal;
 /// Where the scoring paths start on hosts that are not an endpoint's own.
 const PATH_PREFIX: &str = "/api/v1/endpoint/";
 
+/// What stands between an account's name and the domain in the hosts of the platform's own services.
+const SERVICES: [&str; 3] = ["blob.core", "vault", "registry"];
+
 /// Tells scoring requests from management requests.
 pub(crate) struct Address {
     /// `.<region>.inference.<domain>`, lower-case.
     suffix: String,
+    /// `.blob.core.<domain>` and so on, lower-case: hosts of the platform's own services, which private endpoints and
+    /// deployments may be let through to when nothing else of the platform is open to them.
+    services: [String; 3],
 }
 
 /// What a request is addressed to.
@@ -33,13 +39,17 @@ pub(crate) enum Target<'a> {
 impl Address {
     /// Endpoints live at `<endpoint>.<region>.inference.<domain>`.
     pub(crate) fn new(region: &str, domain: &str) -> Self {
-        Self { suffix: format!(".{region}.inference.{domain}").to_ascii_lowercase() }
+        Self {
+            suffix: format!(".{region}.inference.{domain}").to_ascii_lowercase(),
+            services: SERVICES.map(|service| format!(".{service}.{domain}").to_ascii_lowercase()),
+        }
     }
 
     /// Reads the target. `server_name` is what the TLS client asked for, if it asked for a name.
     ///
     /// # Errors
-    /// 400 for a missing, doubled or malformed host, 421 when it and the server name do not agree about the endpoint.
+    /// 400 for a missing, doubled or malformed host, 421 when it and the server name do not agree about the endpoint or
+    /// the service.
     pub(crate) fn target<'a>(
         &self,
         server_name: Option<&str>,
@@ -48,10 +58,12 @@ impl Address {
     ) -> Result<Target<'a>, Refusal> {
         let host = host(uri, headers)?;
         let endpoint = self.endpoint_of(host);
+        let service = self.is_service(host);
         if let Some(server_name) = server_name {
             let named = self.endpoint_of(server_name);
             let agree = match (endpoint, named) {
                 (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+                (None, None) if service || self.is_service(server_name) => host.eq_ignore_ascii_case(server_name),
                 (None, None) => true,
                 _ => false,
             };
@@ -60,11 +72,20 @@ impl Address {
             }
         }
         let Some(endpoint) = endpoint else {
-            return Ok(by_path(uri));
+            // Whoever may reach a service may not for that reach any endpoint.
+            return Ok(if service { Target::Management } else { by_path(uri) });
         };
         let known = matches!(uri.path(), "/" | "/score" | "/swagger.json");
         let path = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok(Target::Score { endpoint: lower(endpoint), path: known.then(path) })
+    }
+
+    fn is_service(&self, host: &str) -> bool {
+        let ends = |service: &String| {
+            let at = host.len().checked_sub(service.len());
+            at.and_then(|at| host.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(service))
+        };
+        self.services.iter().any(ends)
     }
 
     /// The endpoint whose own host this is.
@@ -169,6 +190,7 @@ mod tests {
     }
 
     const BLUE: &str = "blue.local.inference.casemate.internal";
+    const ACCOUNT: &str = "acct.blob.core.casemate.internal";
 
     #[test]
     fn targets() {
@@ -193,7 +215,7 @@ mod tests {
             (Some("green.local.inference.casemate.internal"), "/score", &[BLUE], misdirected.clone()),
             (Some(BLUE), "/api/v1/endpoint/green/score", &["localhost"], misdirected.clone()),
             (Some(BLUE), "/subscriptions", &["127.0.0.1"], misdirected.clone()),
-            (Some("localhost"), "/score", &[BLUE], misdirected),
+            (Some("localhost"), "/score", &[BLUE], misdirected.clone()),
             (Some("localhost"), "/subscriptions?api-version=1", &["127.0.0.1:8443"], management()),
             (None, "/api/v1/endpoint/Blue/score", &["127.0.0.1:8443"], score("blue /score")),
             (
@@ -202,6 +224,16 @@ mod tests {
                 &["[::1]:8443"],
                 score("blue /swagger.json?version=2"),
             ),
+            (Some(ACCOUNT), "/c/file", &[ACCOUNT], management()),
+            (Some(ACCOUNT), "/c/file", &["Acct.blob.core.casemate.internal:443"], management()),
+            (Some(ACCOUNT), "/subscriptions", &["127.0.0.1:8443"], misdirected.clone()),
+            (Some(ACCOUNT), "/api/v1/endpoint/blue/score", &["localhost"], misdirected.clone()),
+            (Some(ACCOUNT), "/api/v1/endpoint/blue/score", &[ACCOUNT], management()),
+            (Some(ACCOUNT), "/c/file", &["other.blob.core.casemate.internal"], misdirected.clone()),
+            (Some(ACCOUNT), "/score", &[BLUE], misdirected.clone()),
+            (Some("kv.vault.casemate.internal"), "/subscriptions", &["localhost"], misdirected.clone()),
+            (Some("localhost"), "/subscriptions", &["r.registry.casemate.internal"], misdirected),
+            (None, "/api/v1/endpoint/blue/score", &["r.registry.casemate.internal"], management()),
             (None, "/api/v1/endpoint//score", &["a"], management()),
             (None, "/api/v1/endpoint/blue/other", &["a"], management()),
             (None, "/api/v1/endpoint/a/b/score", &["a"], management()),
