@@ -90,6 +90,8 @@ fn names_with_approved_destinations_only() {
         ("db.example", 5432, "public db", ""),
         ("db.example", 443, "- ", "Rule 'db' approves db.example on port 5432, not 443"),
         ("evil.com", 25, "- ", "--destination evil.com --port-ranges 25"),
+        ("_", 443, "- ", "--rule rule --type fqdn --destination _"),
+        ("_a.example", 443, "- ", "--rule a-example --type fqdn --destination _a.example"),
         ("ntp.example", 123, "- ", "rule 'udp' is not about TCP"),
         ("store.blob.example", 443, "private store", "leads to the platform's own service"),
         ("x.store.blob.example", 443, "private store", ""),

@@ -175,5 +175,8 @@ pub(super) fn unapproved_address(address: IpAddr, port: u16, private: bool, wron
 /// A rule's name made of what it is for.
 fn slug(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(60).collect();
-    plain.trim_matches('-').to_owned()
+    match plain.trim_matches('-') {
+        "" => "rule".to_owned(),
+        name => name.to_owned(),
+    }
 }
