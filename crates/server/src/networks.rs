@@ -38,7 +38,11 @@ impl Networks {
         };
         let dns = Server::new(dns, snapshots.clone()).await?;
         let addresses = dns.addresses();
-        let networks = VirtualNetworks::new(Config { state_dir: state.to_owned(), front_door });
+        let networks = VirtualNetworks::new(Config {
+            state_dir: state.to_owned(),
+            front_door,
+            dns_port: args.dns_port.unwrap_or(53),
+        });
 
         let mut tasks = JoinSet::new();
         let made = networks.run(snapshots, published.clone(), stop.clone());

@@ -78,6 +78,20 @@ pub(crate) fn forwards(bridge: &str) -> Fault {
     )
 }
 
+pub(crate) fn not_closed(bridge: &str, error: &io::Error) -> Fault {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return kernel(&format!("set packet rules for the bridge '{bridge}'"), error);
+    }
+    unavailable(
+        "PacketRulesUnavailable",
+        format!(
+            "The platform could not keep members of the bridge '{bridge}' from this machine's other services: the \
+             kernel's packet filter refused the rules ({error}). It needs nf_tables with the ingress hook \
+             (CONFIG_NF_TABLES_NETDEV, CONFIG_NETFILTER_INGRESS; `modprobe nf_tables`)."
+        ),
+    )
+}
+
 /// A private endpoint in a network that is not real.
 pub(crate) fn in_failed(network: &str, cause: &Fault) -> Fault {
     Fault { message: format!("The virtual network '{network}' is not there: {}", cause.message), ..cause.clone() }

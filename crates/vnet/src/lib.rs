@@ -4,19 +4,21 @@
 //!
 //! - **loopback**: nothing to make, all of 127.0.0.0/8 is this machine's already;
 //! - **interface**: the addresses of approved private endpoints are added to the interface, and taken away with them;
-//! - **managed**: a bridge per network carries the network's addresses; machines, containers and namespaces attach to
-//!   it. Nothing is forwarded for them: they reach each other and the platform.
+//! - **managed**: a bridge per network carries the network's addresses; machines, containers and namespaces attach to it.
+//!   Nothing is forwarded for them: they reach each other, private endpoints and the network's names, and no
+//!   other service of this machine.
 //!
 //! and opens a listener at every approved private endpoint's address, which the front door serves.
 //!
 //! # What this room refuses to do
 //!
 //! It takes away only what it added: that is written down before it is added (`ledger`), so that a start after
-//! `kill -9` knows it again. It never changes the machine's routes, firewall or forwarding for others, and refuses a
+//! `kill -9` knows it again. It never changes the machine's routes, packet rules or forwarding for others, and refuses a
 //! network whose addresses the machine reaches elsewhere. What can't be made real, for want of a right or of an
 //! interface, fails by itself and by name; everything else goes on.
 
 mod fault;
+mod firewall;
 mod kernel;
 mod ledger;
 mod listen;
@@ -41,6 +43,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where the front door's public listener is. Private listeners have its port, and 443 where they can.
     pub front_door: SocketAddr,
+    /// The port at which the networks' names are answered.
+    pub dns_port: u16,
 }
 
 /// What is published while networks come and go.

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::fault;
 
 /// Where clients look when an address names no port.
-const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 443;
 /// Callers in a loopback network: all of this machine.
 const MACHINE: &str = "127.0.0.0/8";
 

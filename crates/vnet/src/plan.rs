@@ -1,5 +1,7 @@
 //! What a snapshot wants of this machine. Pure.
 
+use std::net::IpAddr;
+
 use casemate_model::{
     ResourceId,
     network::{NetworkKind, NetworkSnapshot, PrivateEndpoint, VirtualNetwork},
@@ -35,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) prefixes: Vec<IpNet>,
     /// What the device must have; the platform's own address first, with the length of the prefix it lies in.
     pub(crate) addresses: Vec<IpNet>,
+    /// Where its names are answered.
+    pub(crate) dns: Option<IpAddr>,
     /// Approved private endpoints in it, ordered by id.
     pub(crate) endpoints: Vec<PrivateEndpoint>,
 }
@@ -66,7 +70,14 @@ fn plan(network: &VirtualNetwork, snapshot: &NetworkSnapshot) -> Plan {
             }
         }
     }
-    Plan { id: network.id.clone(), device, prefixes: network.prefixes.clone(), addresses, endpoints }
+    Plan {
+        id: network.id.clone(),
+        device,
+        prefixes: network.prefixes.clone(),
+        addresses,
+        dns: network.dns_address,
+        endpoints,
+    }
 }
 
 /// The platform's address in a prefix of a managed network: the gateway's, or the first of the first subnet there.

@@ -1,6 +1,10 @@
 //! The loop: looks at what is wanted and what is there, and makes one into the other.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use casemate_model::{Fault, ResourceId, network::NetworkSnapshot};
 use ipnet::IpNet;
@@ -9,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Published, Status, fault,
+    firewall::{self, Open},
     kernel::{Kernel, Link, Seen},
     ledger::{Entry, Ledger},
     listen::{self, Listeners},
@@ -29,6 +34,8 @@ struct Room {
     listeners: Listeners,
     ledger: Ledger,
     kernel: Option<Kernel>,
+    /// What is open at each bridge, with the bridge's number: one that is made anew has no rules.
+    open: BTreeMap<String, (u32, Open)>,
 }
 
 pub(crate) async fn run(
@@ -47,7 +54,8 @@ pub(crate) async fn run(
             () = tokio::time::sleep(ROUND) => {}
         }
     };
-    let mut room = Room { config, published, listeners: Listeners::default(), ledger, kernel: None };
+    let mut room =
+        Room { config, published, listeners: Listeners::default(), ledger, kernel: None, open: BTreeMap::new() };
     loop {
         let wanted = Arc::clone(&snapshot.borrow_and_update());
         room.round(&wanted).await;
@@ -151,6 +159,7 @@ impl Room {
                 kernel.address_delete(link.index, *net).await
             }
             Entry::Bridge(name) => {
+                firewall::forget(name)?;
                 let Some(link) = seen.link(name).filter(|link| link.is_bridge) else { return Ok(()) };
                 kernel.link_delete(link.index).await
             }
@@ -199,10 +208,24 @@ impl Room {
         if !sysctl::confine(name) {
             return Err(fault::forwards(name));
         }
+        self.confine(plan, &link)?;
         if !link.is_up {
             self.kernel()?.link_up(link.index).await.map_err(failed)?;
         }
         Ok(link)
+    }
+
+    /// Lets members of a bridge reach what is meant for them, and nothing else of this machine.
+    fn confine(&mut self, plan: &Plan, link: &Link) -> Result<(), Fault> {
+        let endpoints = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let ports = vec![self.config.front_door.port(), listen::HTTPS];
+        let dns = plan.dns.map(|address| (address, self.config.dns_port));
+        let wanted = (link.index, Open::new(&plan.addresses, endpoints, ports, dns));
+        if self.open.get(&link.name) != Some(&wanted) {
+            firewall::close(&link.name, &wanted.1).map_err(|error| fault::not_closed(&link.name, &error))?;
+            self.open.insert(link.name.clone(), wanted);
+        }
+        Ok(())
     }
 
     async fn address(&mut self, link: &Link, net: IpNet, seen: &Seen) -> Result<(), Fault> {

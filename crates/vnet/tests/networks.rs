@@ -112,7 +112,7 @@ impl Stage {
         let (snapshot, wanted) = watch::channel(Arc::new(first));
         let (published, shutdown) = (Published::new(), CancellationToken::new());
         let front_door = SocketAddr::from(([127, 0, 0, 1], PORT));
-        let networks = VirtualNetworks::new(Config { state_dir: state.to_owned(), front_door });
+        let networks = VirtualNetworks::new(Config { state_dir: state.to_owned(), front_door, dns_port: 53 });
         let mut tasks = JoinSet::new();
         tasks.spawn(networks.run(wanted, published.clone(), shutdown.clone()));
         Self { snapshot, published, shutdown, tasks }
@@ -262,6 +262,54 @@ fn a_bridge_with_members_stays_at_a_stop_and_one_without_goes() {
             stage.stop().await;
             assert_eq!(ip("-o link").contains(BRIDGE), members);
         }
+    });
+}
+
+#[test]
+fn members_reach_the_private_endpoint_and_no_other_service_of_the_machine() {
+    if !is_root() {
+        return;
+    }
+    apart(|| async {
+        let state = tempfile::tempdir().unwrap();
+        let stage = Stage::start(state.path());
+        stage.publish(vec![managed("net", "10.213.0.0/24")], vec![endpoint("pe", "net", "10.213.0.5")]);
+        assert_eq!(stage.settled("pe").await, None);
+        let member = format!("cm-vnet-{}", std::process::id());
+        ip(&format!("netns add {member}"));
+        ip(&format!("link add member type veth peer name inside netns {member}"));
+        ip(&format!("link set member master {BRIDGE} up"));
+        ip(&format!("-n {member} addr add 10.213.0.50/24 dev inside"));
+        ip(&format!("-n {member} link set inside up"));
+        // Another service of the machine, at all its addresses, and one at the port of names.
+        let (other, names) =
+            (std::net::TcpListener::bind("0.0.0.0:2222"), std::net::TcpListener::bind("10.213.0.2:53"));
+        let (_other, _names) = (other.unwrap(), names.unwrap());
+        let reaches = |to: &str, port: u16| {
+            let script = format!("exec 3<>/dev/tcp/{to}/{port}");
+            let line = ["netns", "exec", &member, "timeout", "2", "bash", "-c", &script];
+            Command::new("ip").args(line).output().unwrap().status.success()
+        };
+        let seen = [
+            ("10.213.0.5", PORT, true),
+            ("10.213.0.5", 443, true),
+            ("10.213.0.2", 53, true),
+            ("10.213.0.5", 2222, false),
+            ("10.213.0.1", 2222, false),
+            ("10.213.0.2", 2222, false),
+        ]
+        .map(|(to, port, expected)| (to, port, reaches(to, port), expected));
+        // The machine reaches its members, and has their answers.
+        ip(&format!("-n {member} link set lo up"));
+        let answered = Command::new("ping").args(["-c", "1", "-W", "5", "10.213.0.50"]).output();
+        ip(&format!("netns delete {member}"));
+        for (to, port, reached, expected) in seen {
+            assert_eq!(reached, expected, "{to}:{port}");
+        }
+        assert!(answered.is_err() || answered.is_ok_and(|ping| ping.status.success()), "no answer of a member");
+        stage.publish(Vec::new(), Vec::new());
+        stage.until("the bridge goes", || !ip("-o link").contains(BRIDGE)).await;
+        stage.stop().await;
     });
 }
 
