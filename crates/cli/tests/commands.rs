@@ -356,3 +356,89 @@ fn defaults_are_kept_beside_the_platform() {
     assert_eq!(world.run("configure --defaults workspace="), code(0));
     assert_eq!(world.run("ml online-endpoint show -n ep"), code(2));
 }
+
+/// What a command line wrote, relative to the group's network resources.
+fn network_writes(world: &World) -> Vec<(String, String, Value)> {
+    let network = "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/g/providers/Microsoft.Network/";
+    let writes = world.writes().into_iter();
+    writes.map(|(method, path, body)| (method, path.trim_start_matches(network).to_owned(), body)).collect()
+}
+
+#[test]
+fn networks_and_private_endpoints() {
+    let world = World::new();
+    let scope = "-g g -l here";
+    assert_eq!(
+        world.run(&format!("network vnet create -n v --address-prefixes 127.77.0.0/16 --subnet-name s {scope}")),
+        code(0)
+    );
+    let (_, path, body) = network_writes(&world).remove(0);
+    assert_eq!(path, "virtualNetworks/v");
+    assert_eq!(body["properties"]["subnets"], json!([{"name": "s", "properties": {"addressPrefix": "127.77.0.0/24"}}]));
+    assert_eq!(
+        world.run("network vnet update -n v -g g --forwarders corp.example=10.0.0.1,10.0.0.2 --dns-servers 10.0.0.53"),
+        code(0)
+    );
+    let (_, _, body) = network_writes(&world).remove(0);
+    assert_eq!(body["properties"]["addressSpace"]["addressPrefixes"], json!(["127.77.0.0/16"]));
+    assert_eq!(
+        body["properties"]["casemate"]["forwarders"],
+        json!([{"suffix": "corp.example", "to": ["10.0.0.1", "10.0.0.2"]}])
+    );
+    let create = format!(
+        "network private-endpoint create -n pe --vnet-name v --subnet s --private-connection-resource-id {WORKSPACE} \
+         --group-id amlworkspace --connection-name c --manual-request true --ip-config private-ip-address=127.77.0.9 {scope}"
+    );
+    assert_eq!(world.run(&create), code(0));
+    let (_, path, body) = network_writes(&world).remove(0);
+    assert_eq!(path, "privateEndpoints/pe");
+    let properties = &body["properties"];
+    assert!(properties["subnet"]["id"].as_str().unwrap().ends_with("/virtualNetworks/v/subnets/s"));
+    assert_eq!(properties["manualPrivateLinkServiceConnections"][0]["properties"]["privateLinkServiceId"], WORKSPACE);
+    assert_eq!(properties["ipConfigurations"][0]["properties"]["privateIPAddress"], "127.77.0.9");
+    for (line, wanted) in [
+        (
+            "network private-endpoint create -n pe --subnet s --private-connection-resource-id x --group-id b --connection-name c -g g",
+            2,
+        ),
+        (
+            "network private-endpoint create -n pe --vnet-name v --subnet s --private-connection-resource-id x --group-id b --connection-name c -g g --ip-config colour=red",
+            2,
+        ),
+        ("network private-endpoint-connection list -g g", 2),
+        ("network private-endpoint-connection show --id nonsense", 1),
+        ("network vnet show -n none -g g", 3),
+        ("network vnet update -n v -g g --forwarders nonsense", 2),
+        ("network nsg list", 2),
+    ] {
+        assert_eq!(world.run(line), code(wanted), "{line}");
+    }
+}
+
+#[test]
+fn connections_are_decided_and_records_changed() {
+    let world = World::new();
+    let id = format!("{WORKSPACE}/privateEndpointConnections/pe.1");
+    let state = json!({"status": "Pending", "description": "please", "actionsRequired": "None"});
+    let stored = json!({"id": id, "name": "pe.1", "properties": {"privateLinkServiceConnectionState": state}});
+    world.platform.lock().unwrap().resources.insert(id.to_lowercase(), stored);
+    assert_eq!(world.run(&format!("network private-endpoint-connection approve --id {id}")), code(0));
+    let (_, path, body) = world.writes().remove(0);
+    assert_eq!(path, "/privateEndpointConnections/pe.1");
+    let wanted = json!({"status": "Approved", "description": "please", "actionsRequired": "None"});
+    assert_eq!(body["properties"]["privateLinkServiceConnectionState"], wanted);
+    let by_name =
+        "--type Microsoft.MachineLearningServices/workspaces --resource-name ws -n pe.1 -g g --description no";
+    assert_eq!(world.run(&format!("network private-endpoint-connection reject {by_name}")), code(0));
+    assert_eq!(world.writes().remove(0).2["properties"]["privateLinkServiceConnectionState"]["status"], "Rejected");
+
+    let records = "network private-dns record-set a";
+    let add = |address: &str| world.run(&format!("{records} add-record -z z.example -g g -n *.x -a {address}"));
+    assert_eq!((add("10.0.0.4"), add("10.0.0.5"), add("10.0.0.5")), (code(0), code(0), code(0)));
+    let (_, path, body) = network_writes(&world).pop().unwrap();
+    assert_eq!(path, "privateDnsZones/z.example/A/%2A.x");
+    assert_eq!(body["properties"]["aRecords"], json!([{"ipv4Address": "10.0.0.4"}, {"ipv4Address": "10.0.0.5"}]));
+    let remove = |address: &str| world.run(&format!("{records} remove-record -z z.example -g g -n *.x -a {address}"));
+    assert_eq!((remove("10.0.0.4"), remove("10.0.0.9")), (code(0), code(3)));
+    assert_eq!(network_writes(&world)[0].2["properties"]["aRecords"], json!([{"ipv4Address": "10.0.0.5"}]));
+}

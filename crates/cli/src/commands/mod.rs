@@ -10,6 +10,7 @@ mod endpoint;
 mod group;
 mod invoke;
 mod login;
+mod network;
 mod outbound;
 mod principals;
 mod workspace;
@@ -71,6 +72,8 @@ fn dispatch(command: Top, globals: &Globals) -> Found {
         Top::Login(args) => block_on(login::login(args, globals)),
         Top::Group(command) => with_session(globals, async |session| group::run(command, session, globals).await),
         Top::Dns(command) => with_session(globals, async |session| dns::run(command, session).await),
+        Top::Network(command) => with_session(globals, async |session| network::run(*command, session).await),
+        Top::Acr(command) => with_session(globals, async |session| network::acr(command, session).await),
         Top::Account(command) => with_session(globals, async |session| account::run(command, session).await),
         Top::Sp(command) => with_session(globals, async |session| principals::run(command, session).await),
         Top::Role(command) => with_session(globals, async |session| principals::role(command, session, globals).await),

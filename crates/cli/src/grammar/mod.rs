@@ -7,6 +7,7 @@ mod deployment;
 mod dns;
 mod endpoint;
 mod group;
+mod network;
 mod outbound;
 mod platform;
 pub(crate) mod unsupported;
@@ -26,6 +27,12 @@ pub(crate) use self::{
     dns::{DnsCommand, DnsExport, DnsFormat, DnsView},
     endpoint::{EndpointCommand, EndpointCreate, EndpointUpdate, InvokeArgs, KeyName},
     group::GroupCommand,
+    network::{
+        AaaaValue, Acr, AcrConnection, AcrConnectionName, AddressValue, CnameValue, ConnectionCommand, ConnectionName,
+        EndpointArgs, InGroup, InZone, LinkCommand, LinkKind, LinkResource, Named, Network, Placed, PrivateDns,
+        PrivateEndpointCommand, RecordCommand, RecordSet, ServiceCommand, SubnetCommand, SubnetName, TargetName,
+        TxtValue, VnetArgs, VnetCommand, ZoneCommand, ZoneGroupCommand, ZoneGroupName, ZoneLink,
+    },
     outbound::{OfDeployment, OutboundLogArgs, RuleArgs, RuleCommand, RuleName, SuggestArgs, TestArgs},
     workspace::{WorkspaceCommand, WorkspaceName, WorkspaceOptions, WorkspaceWrite},
 };
@@ -122,6 +129,12 @@ pub(crate) enum Top {
     /// What the platform's DNS says, and how a company's own DNS is told.
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// Virtual networks, private endpoints and private DNS.
+    #[command(subcommand)]
+    Network(Box<Network>),
+    /// Container registries.
+    #[command(subcommand)]
+    Acr(Acr),
     /// Subscriptions and tokens.
     #[command(subcommand)]
     Account(Account),
