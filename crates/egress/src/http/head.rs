@@ -167,7 +167,7 @@ fn check_host(fields: &Fields<'_>, name: &HostName, port: u16) -> Result<(), Ref
 /// Whether `authority` is the host `name`, with the connection's port or none.
 fn names(authority: &str, name: &HostName, port: u16) -> bool {
     let host = match authority.rsplit_once(':') {
-        Some((host, text)) if text.len() <= 5 && text.parse() == Ok(port) => host,
+        Some((host, text)) if *text == port.to_string() => host,
         Some(_) => return false,
         None => authority,
     };

@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
@@ -34,6 +34,8 @@ const QUEUE: usize = 4096;
 const OPEN_SCOPES: usize = 64;
 /// How often what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait for the writer, when somebody wants it to be done.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The log of every decision, by scope. A clone is the same log; when the last one is dropped, what is queued is written.
 #[derive(Clone)]
@@ -46,7 +48,8 @@ struct Log {
     overflow: Arc<AtomicU64>,
     /// Held for writing while files change their names, so that a reader opens two that belong together.
     names: Arc<RwLock<()>>,
-    writer: Option<thread::JoinHandle<()>>,
+    /// Says by its end that the writer has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 enum Job {
@@ -88,8 +91,13 @@ impl DecisionLog {
             names: Arc::clone(&names),
             open: HashMap::new(),
         };
-        let writer = thread::Builder::new().name("decision-log".to_owned()).spawn(move || writer.run(&jobs))?;
-        Ok(Self(Arc::new(Log { dir: dir.to_owned(), queue: Some(queue), overflow, names, writer: Some(writer) })))
+        let (end, ended) = mpsc::sync_channel(1);
+        thread::Builder::new().name("decision-log".to_owned()).spawn(move || {
+            let _end = end;
+            writer.run(&jobs);
+        })?;
+        let ended = Mutex::new(ended);
+        Ok(Self(Arc::new(Log { dir: dir.to_owned(), queue: Some(queue), overflow, names, ended })))
     }
 
     /// Reads entries of `scope` (compared without regard to case), and the sequence number to go on `after`. Blocks on
@@ -110,7 +118,7 @@ impl DecisionLog {
         let (done, wait) = mpsc::sync_channel(1);
         if self.0.queue.as_ref().is_some_and(|queue| queue.try_send(Job::Flush(done)).is_ok()) {
             // A writer that is held up longer than this is waiting for its disk: nothing here can hurry it.
-            let _ = wait.recv_timeout(Duration::from_secs(5));
+            let _ = wait.recv_timeout(PATIENCE);
         }
     }
 
@@ -126,10 +134,9 @@ impl DecisionLog {
 impl Drop for Log {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            // It ends when the queue is empty. A panic in it has been told by the panic hook.
-            let _ = writer.join();
-        }
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // It ends when the queue is empty; a disk that hangs is not waited for.
+        let _ = ended.recv_timeout(PATIENCE);
     }
 }
 

@@ -19,6 +19,7 @@ async fn hostile_requests_reach_nobody_and_are_told_why() {
     let cases = [
         ("another host", "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, "Host header is 'evil.example'"),
         ("another port", "GET / HTTP/1.1\r\nHost: approved.example:443\r\n\r\n", 403, "Host header"),
+        ("a sign before the port", "GET / HTTP/1.1\r\nHost: approved.example:+80\r\n\r\n", 403, "Host header"),
         ("below the host", "GET / HTTP/1.1\r\nHost: x.approved.example\r\n\r\n", 403, "Host header"),
         ("an address", "GET / HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n", 403, "Host header"),
         ("a user before the host", "GET / HTTP/1.1\r\nHost: approved.example@evil.example\r\n\r\n", 403, "Host header"),
@@ -161,9 +162,12 @@ async fn honest_requests_pass_one_after_the_other() {
         ),
         ("OPTIONS * HTTP/1.1\r\nhost: approved.example.\r\n\r\n", None),
         ("POST / HTTP/1.1\r\nHost: approved.example\r\nContent-Length: 5\r\n\r\nhello", None),
+        // A host among the trailers goes no further.
         (
-            "POST / HTTP/1.1\r\nHost: approved.example\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n",
-            None,
+            "POST / HTTP/1.1\r\nHost: approved.example\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\nHost: evil.example\r\n\r\n",
+            Some(
+                "POST / HTTP/1.1\r\nHost: approved.example\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            ),
         ),
         (
             "POST / HTTP/1.1\r\nHost: approved.example\r\nTransfer-Encoding: chunked\r\n\r\n5;x=\"y\"\r\nhello\r\n0\r\n\r\n",
