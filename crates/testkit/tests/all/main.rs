@@ -10,3 +10,4 @@ mod rollout;
 mod sdk;
 mod start_stop;
 mod unprivileged;
+mod vnet;
