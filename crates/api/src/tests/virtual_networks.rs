@@ -538,3 +538,26 @@ async fn registered_destinations() {
     }
     assert_eq!(net.get("privateLinkServices").await["value"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn network_rules_of_a_workspace_are_its_allow_list() {
+    let net = Net::new().await;
+    let patch =
+        async |properties: Value| net.world.call("PATCH", &net.workspace, json!({ "properties": properties })).await;
+    let rules = json!({"networkAcls": {"defaultAction": "Deny", "ipRules": [{"value": "192.0.2.0/24"}, {"value": "2001:db8::1"}]}});
+    let shown = patch(rules).await.expect(200);
+    assert_eq!(shown["properties"]["ipAllowlist"], json!(["192.0.2.0/24", "2001:db8::1"]));
+    // The rules are not kept beside the list, so a later change of the list stands.
+    let shown = patch(json!({"ipAllowlist": ["198.51.100.7"]})).await.expect(200);
+    assert_eq!(shown["properties"]["ipAllowlist"], json!(["198.51.100.7"]));
+    for (rules, said) in [
+        (json!({"defaultAction": "Deny"}), "names no ipRules"),
+        (json!({"defaultAction": "Deny", "ipRules": [{"value": "x"}]}), "no address range"),
+        (json!({"defaultAction": "Maybe"}), "Allow, Deny"),
+    ] {
+        let message = patch(json!({ "networkAcls": rules })).await.refused(400, "BadArgument");
+        assert!(message.contains(said), "{message}");
+    }
+    let shown = patch(json!({"networkAcls": {"defaultAction": "Allow"}})).await.expect(200);
+    assert_eq!(shown["properties"]["ipAllowlist"], json!([]));
+}

@@ -96,6 +96,9 @@ pub(super) fn normalize(
     let access = properties.get("publicNetworkAccess").cloned().unwrap_or_else(|| "Enabled".into());
     let access = shape::one_of(&access, "publicNetworkAccess", &["Enabled", "Disabled"])?;
     properties.insert("publicNetworkAccess".to_owned(), access.into());
+    if let Some(list) = allowlist_of(properties.remove("networkAcls").as_ref(), access)? {
+        properties.insert("ipAllowlist".to_owned(), list);
+    }
     if let Some(list) = properties.get("ipAllowlist") {
         let entries = list
             .as_array()
@@ -124,6 +127,25 @@ pub(super) fn normalize(
         "properties": properties,
     });
     Ok(Wanted { body, rules, provision_network })
+}
+
+/// The original's network rules as an allow-list: denied by default but for some callers, or allowed, which lifts the
+/// list. None when nothing is said, and for the empty rules that clients send along with disabled public access.
+fn allowlist_of(rules: Option<&Value>, access: &str) -> Result<Option<Value>, Fault> {
+    let Some(rules) = rules.filter(|rules| rules.is_object()) else { return Ok(None) };
+    let Some(action) = rules.get("defaultAction").filter(|action| !action.is_null()) else { return Ok(None) };
+    let callers: Vec<Value> =
+        rules["ipRules"].as_array().into_iter().flatten().map(|rule| rule["value"].clone()).collect();
+    match shape::one_of(action, "networkAcls.defaultAction", &["Allow", "Deny"])? {
+        "Deny" if callers.is_empty() => {
+            let message = "networkAcls denies everybody: it names no ipRules. Name the callers that may come, or set \
+                           publicNetworkAccess to Disabled.";
+            Err(Fault::invalid("BadArgument", message).at("networkAcls"))
+        }
+        "Deny" => Ok(Some(callers.into())),
+        _ if access == "Disabled" => Ok(None),
+        _ => Ok(Some(json!([]))),
+    }
 }
 
 fn other_kinds(kind: &'static str) -> Result<&'static str, Fault> {
