@@ -94,6 +94,10 @@ impl Front {
             }
             return Ok(self.state.blob.handle(request).await.map(Body::new));
         }
+        if is_service_host(&base, &self.state.config.domain) {
+            let message = format!("There is nothing at '{}'; secrets and images are kept elsewhere.", host_of(&base));
+            return Err(Fault::not_found("NotFound", message).into());
+        }
         inbound::check_management(&origin)?;
         let query = Query::parse(request.uri().query().unwrap_or_default());
         if path.trim_end_matches('/').eq_ignore_ascii_case("/metadata/endpoints") {
@@ -171,7 +175,7 @@ fn is_blob_path(path: &str) -> bool {
 /// names the account in the path.
 fn with_account(mut request: Request<Body>, suffix: &str) -> Request<Body> {
     let Some(base) = base_url(&request) else { return request };
-    let host = base.trim_start_matches("https://").split(':').next().unwrap_or_default();
+    let host = host_of(&base);
     let account = host.strip_suffix(suffix).and_then(|account| account.strip_suffix(".blob."));
     if account.is_none_or(|account| account.is_empty() || account.contains('.')) {
         return request;
@@ -181,6 +185,19 @@ fn with_account(mut request: Request<Body>, suffix: &str) -> Request<Body> {
         *request.uri_mut() = path;
     }
     request
+}
+
+/// The host in a base, without port and the root's dot.
+fn host_of(base: &str) -> &str {
+    let host = base.trim_start_matches("https://").split(':').next().unwrap_or_default();
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Whether the host is one of a service of the platform other than its management: `NAME.vault.DOMAIN` and so on. A
+/// deployment may be let through to these, and to nothing else of the platform.
+fn is_service_host(base: &str, domain: &str) -> bool {
+    let outside = |service: &str| host_of(base).strip_suffix(domain).is_some_and(|host| host.ends_with(service));
+    [".blob.core.", ".vault.", ".registry."].into_iter().any(outside)
 }
 
 fn guid_header(headers: &HeaderMap, name: &HeaderName) -> Option<Uuid> {

@@ -341,3 +341,21 @@ async fn the_log_is_read_in_pages_and_gives_rules() {
     let nothing = world.call("POST", &suggest, asked).await.expect(200);
     assert_eq!(nothing["value"], json!([]), "{nothing:#}");
 }
+
+#[tokio::test]
+async fn hosts_that_deployments_may_reach_manage_nothing() {
+    let world = World::new().await;
+    world.get("https://box.example:9/subscriptions").await.expect(200);
+    for host in ["kv1.vault.casemate.internal", "regis1.registry.casemate.internal:443", "KV1.Vault.Casemate.Internal."]
+    {
+        for path in ["/subscriptions", "/metadata/endpoints", "/adfs/oauth2/token"] {
+            world.get(&format!("https://{host}{path}")).await.refused(404, "NotFound");
+        }
+    }
+    for host in
+        ["acct1.blob.core.casemate.internal", "acct1.blob.core.casemate.internal.", "a.b.blob.core.casemate.internal"]
+    {
+        let answer = world.get(&format!("https://{host}/subscriptions")).await;
+        assert!(answer.status.is_client_error() && answer.body["value"].is_null(), "{host}: {answer:?}");
+    }
+}
