@@ -84,6 +84,8 @@ fn lines_of_scripts_and_articles() {
         "az ml workspace create -g g -n w -m allow_only_approved_outbound",
         "az ml workspace create --name w --resource-group g --location l",
         "az ml workspace provision-network -g g -n w",
+        "az ml workspace update -n w -g g --public-network-access disabled",
+        "casemate ml workspace update -n w --ip-allowlist 192.0.2.0/24 2001:db8::1",
         "az ml workspace show -n w -g g --query managed_network",
         "az ml workspace show --query container_registry -o tsv",
         "az ml workspace delete -n w --all-resources --yes",

@@ -108,6 +108,10 @@ fn lay_options(document: &mut Document, options: &WorkspaceOptions) -> Result<()
     if let Some(tags) = &options.tags {
         document.put("tags", Node::from_json(&tag_map(tags)?));
     }
+    if let Some(callers) = &options.ip_allowlist {
+        let callers: Vec<&String> = callers.iter().filter(|caller| !caller.is_empty()).collect();
+        document.put("ip_allowlist", Node::from_json(&json!(callers)));
+    }
     for (key, value) in [
         ("description", &options.description),
         ("display_name", &options.display_name),

@@ -128,6 +128,9 @@ pub(crate) struct WorkspaceOptions {
     /// Whether it may be reached from outside: enabled or disabled.
     #[arg(long, value_name = "ACCESS")]
     pub(crate) public_network_access: Option<String>,
+    /// Prefixes or addresses of callers that may come from outside; none lifts the list.
+    #[arg(long, value_name = "PREFIX", num_args = 0..)]
+    pub(crate) ip_allowlist: Option<Vec<String>>,
     /// Compute that builds images.
     #[arg(short = 'i', long, value_name = "NAME")]
     pub(crate) image_build_compute: Option<String>,

@@ -48,6 +48,8 @@ pub struct Workspace {
     pub image_build_compute: Option<String>,
     /// Whether it may be reached from outside.
     pub public_network_access: Option<bool>,
+    /// The callers that may come from outside; empty lifts the list.
+    pub ip_allowlist: Option<Vec<String>>,
     /// The 2021 network rules; must be off for managed endpoints.
     pub v1_legacy_mode: Option<bool>,
     /// Who it is towards others.
@@ -108,6 +110,7 @@ impl Workspace {
                 image_build_compute: fields.text("image_build_compute"),
                 public_network_access: fields
                     .choice("public_network_access", &[("enabled", true), ("disabled", false)]),
+                ip_allowlist: fields.text_list("ip_allowlist"),
                 v1_legacy_mode: fields.boolean("v1_legacy_mode"),
                 identity: Identity::read(fields),
                 primary_user_assigned_identity: fields.text("primary_user_assigned_identity"),
@@ -130,6 +133,7 @@ impl Workspace {
                 "publicNetworkAccess",
                 self.public_network_access.map(|open| json!(if open { "Enabled" } else { "Disabled" })),
             ),
+            ("ipAllowlist", self.ip_allowlist.as_ref().map(|list| json!(list))),
             ("v1LegacyMode", self.v1_legacy_mode.map(|v| json!(v))),
             ("primaryUserAssignedIdentity", text(&self.primary_user_assigned_identity)),
             ("systemDatastoresAuthMode", text(&self.system_datastores_auth_mode)),
@@ -242,6 +246,7 @@ impl Workspace {
             ("id", copy("/id")),
             ("identity", Identity::show(arm)),
             ("image_build_compute", copy("/properties/imageBuildCompute")),
+            ("ip_allowlist", copy("/properties/ipAllowlist")),
             ("key_vault", copy("/properties/keyVault")),
             ("location", copy("/location")),
             ("managed_network", show_network(arm)),
