@@ -74,8 +74,6 @@ pub fn home_files(plan: &Plan) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn written(plan: &Plan) -> Vec<(PathBuf, Etc)> {
-    let host = plan.network == Network::Host;
-    let from_host = |path: &str| content(Path::new(path)).filter(|_| host);
     // Programs ask for the address of their own host; that need not go to a name server.
     let hosts =
         format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {}\n", host_name(&plan.name));
@@ -86,7 +84,7 @@ fn written(plan: &Plan) -> Vec<(PathBuf, Etc)> {
             "/etc/nsswitch.conf",
             b"passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n".to_vec(),
         ),
-        ("/etc/hosts", from_host("/etc/hosts").unwrap_or(hosts.into_bytes())),
+        ("/etc/hosts", hosts.into_bytes()),
         ("/etc/resolv.conf", resolver(plan.network)),
     ];
     texts.into_iter().map(|(path, content)| (PathBuf::from(path), Etc::Text(content))).collect()
@@ -97,7 +95,6 @@ fn resolver(network: Network) -> Vec<u8> {
     match network {
         Network::Isolated => Vec::new(),
         Network::Gateway => b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n".to_vec(),
-        Network::Host => content(Path::new("/etc/resolv.conf")).unwrap_or_default(),
     }
 }
 
@@ -166,13 +163,13 @@ mod tests {
         std::fs::write(config.join("pip.conf"), "[global]\n").unwrap();
         let found = home_files(&plan(Network::Isolated, true, home.path()));
         assert_eq!(found, [(PathBuf::from(".config/pip/pip.conf"), b"[global]\n".to_vec())]);
-        assert!(home_files(&plan(Network::Host, false, home.path())).is_empty());
+        assert!(home_files(&plan(Network::Gateway, false, home.path())).is_empty());
     }
 
     #[test]
     fn accounts_and_keys_of_the_host_stay_outside() {
         let home = Path::new("/nowhere");
-        for network in [Network::Host, Network::Isolated, Network::Gateway] {
+        for network in [Network::Isolated, Network::Gateway] {
             for (path, entry) in collect(&plan(network, true, home)) {
                 let text = path.to_string_lossy();
                 assert!(!["shadow", "private", "machine-id"].iter().any(|word| text.contains(word)), "{text}");

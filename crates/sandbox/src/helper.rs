@@ -60,7 +60,6 @@ fn run(control: &UnixStream) -> Result<(), StepFailure> {
             netns::enter_empty()?;
             gateway::prepare()?;
         }
-        Network::Host => {}
     }
     let id_maps = id_maps(&plan)?;
     let (mine, theirs) = UnixStream::pair().during(Step::Namespaces, "socket pair")?;

@@ -182,14 +182,11 @@ impl Launcher {
             other => return Err(unexpected(plan, &other)),
         };
         let first = starting.first.insert(first);
-        let network = match plan.network {
-            Network::Isolated | Network::Gateway => Some(Arc::new(self.open_network(first, &control, plan)?)),
-            Network::Host => None,
-        };
+        let network = Arc::new(self.open_network(first, &control, plan)?);
         // Nothing of the payload's runs yet, so nothing can be where these are to be.
-        let egress = match &network {
-            Some(network) if plan.network == Network::Gateway => Some(self.open_egress(network)?),
-            _ => None,
+        let egress = match plan.network {
+            Network::Gateway => Some(self.open_egress(&network)?),
+            Network::Isolated => None,
         };
         if let Some(held) = &mut starting.held {
             self.limiter.watch(held, first.pid, first.pidfd.as_fd(), &plan.limits).map_err(used("start the watch"))?;

@@ -33,8 +33,8 @@ pub struct Sandbox {
 
 /// The platform's part in the sandbox's network.
 pub(crate) struct Inside {
-    /// The namespace; none for a sandbox in the host's.
-    pub network: Option<Arc<OwnedFd>>,
+    /// The namespace.
+    pub network: Arc<OwnedFd>,
     pub sockets: Arc<SocketMaker>,
     /// For a gateway that has not been attached yet.
     pub egress: Option<EgressSockets>,
@@ -98,9 +98,9 @@ impl Sandbox {
     }
 
     /// A non-blocking, close-on-exec TCP socket inside the sandbox's network: what it connects to on 127.0.0.1 is the
-    /// payload. Costs some ten microseconds. An error for a sandbox that lives in the host's network.
+    /// payload. Costs some ten microseconds.
     pub fn socket(&self) -> io::Result<OwnedFd> {
-        self.inside.sockets.dialer(self.network()?)
+        self.inside.sockets.dialer(&self.inside.network)
     }
 
     /// A non-blocking, close-on-exec TCP socket that listens on the sandbox's own loopback interface, so that the platform
@@ -109,12 +109,7 @@ impl Sandbox {
         if !address.ip().is_loopback() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "only the loopback interface can be listened on"));
         }
-        self.inside.sockets.listener(self.network()?, address)
-    }
-
-    fn network(&self) -> io::Result<&Arc<OwnedFd>> {
-        let network = self.inside.network.as_ref();
-        network.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this sandbox has no network of its own"))
+        self.inside.sockets.listener(&self.inside.network, address)
     }
 
     /// The sockets at which the payload's connections and name queries arrive, once: for a sandbox with

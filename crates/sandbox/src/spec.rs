@@ -70,8 +70,6 @@ pub enum Network {
     /// As isolated, but every TCP connection to elsewhere, whatever its address, arrives at the platform, and so does
     /// every name query: see [`crate::Sandbox::take_egress`]. Everything else is refused.
     Gateway,
-    /// The host's network, for environment builds that fetch packages.
-    Host,
 }
 
 /// What a sandbox may use.

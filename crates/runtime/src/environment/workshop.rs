@@ -168,7 +168,7 @@ impl Workshop {
             })?;
         let way_out = match command.network {
             Network::Isolated => None,
-            _ => Some(self.way_out(&mut sandbox)?),
+            Network::Gateway => Some(self.way_out(&mut sandbox)?),
         };
         let mut running = Running {
             sandbox: Some(sandbox),
@@ -215,7 +215,7 @@ impl Workshop {
             cwd: PathBuf::from("/tmp"),
             mounts: self.mounts.iter().chain(&command.mounts).cloned().collect(),
             network: command.network,
-            installer_config: command.network != Network::Isolated,
+            installer_config: command.network == Network::Gateway,
             limits: Limits { memory_bytes: MEMORY_BYTES, milli_cpus, pids: PIDS, scratch_bytes: SCRATCH_BYTES },
             stdout,
             stderr,

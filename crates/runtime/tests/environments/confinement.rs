@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::Test;
+use super::index::Index;
 use super::world::World;
 
 pub const TESTS: &[Test] = &[
@@ -10,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("a_failing_hook_fails_the_build_with_its_own_words", a_failing_hook_fails_the_build_with_its_own_words),
     ("a_hook_that_leaves_traps_behind_harms_only_itself", a_hook_that_leaves_traps_behind_harms_only_itself),
     ("a_start_up_hook_has_no_network", a_start_up_hook_has_no_network),
+    ("a_hook_that_phones_home_is_refused_and_told", a_hook_that_phones_home_is_refused_and_told),
 ];
 
 fn a_package_hook_reaches_nothing_of_the_platform() {
@@ -133,4 +135,56 @@ fn a_start_up_hook_has_no_network() {
     world.build("dependencies: []").unwrap();
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "nobody has called");
+}
+
+/// A package's build reaches the configured index, and nothing else: not the host's other services, not the internet.
+fn a_hook_that_phones_home_is_refused_and_told() {
+    let mut world = World::new();
+    let packages = world.packages();
+    let index = Index::serve(packages.dir.clone(), &[], None);
+    let canary = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let work = r#"
+import json, socket
+def call(host, port):
+    try:
+        with socket.create_connection((host, port), 20) as peer:
+            peer.sendall(b"GET /simple/friend/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return "reached" if peer.recv(9) else "refused"
+    except OSError:
+        return "refused"
+def work():
+    places = [("127.0.0.1", INDEX), ("127.0.0.1", CANARY), ("127.0.0.1", EVERYWHERE), ("OWN", EVERYWHERE),
+              ("192.0.2.7", 443), ("168.63.129.16", 80), ("phone.example", 443)]
+    return "seen = " + repr(json.dumps([call(*place) for place in places]))
+"#;
+    let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port().to_string();
+    let work = work
+        .replace("INDEX", &index.port.to_string())
+        .replace("CANARY", &port(&canary))
+        .replace("EVERYWHERE", &port(&everywhere))
+        .replace("OWN", &own_address());
+    packages.wheel("friend", "1.0", &[], "");
+    packages.source("spy", &work);
+    world.use_index(&index.url());
+    let environment = world.build("dependencies: [{pip: [spy]}]").unwrap();
+    let seen = world.python(&environment, "import spy; print(spy.seen)");
+    let seen: Vec<String> = serde_json::from_str(seen.trim()).unwrap_or_else(|_| panic!("{seen}"));
+    assert_eq!(seen, ["reached", "refused", "refused", "refused", "refused", "refused", "refused"]);
+    let log = world.log_text("blue");
+    for told in ["Network: refused phone.example", "Network: refused 192.0.2.7:443", "pip.conf"] {
+        assert!(log.contains(told), "{told} is not in:\n{log}");
+    }
+    for listener in [canary, everywhere] {
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "nobody has called");
+    }
+}
+
+/// An address of this host beside the loopback one, if it has one: the source that it would use for others.
+fn own_address() -> String {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent: connecting only chooses a route.
+    let chosen = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    chosen.map_or("127.0.0.2".to_owned(), |address| address.ip().to_string())
 }

@@ -8,8 +8,6 @@ use seccompiler::{
 };
 
 use super::Rules;
-use crate::plan::Plan;
-use crate::spec::Network;
 
 type Result<T> = std::result::Result<T, BackendError>;
 
@@ -85,7 +83,7 @@ const PERSONALITIES: [u64; 2] = [0, 0xffff_ffff];
 const SET_ID: [u64; 2] = [libc::S_ISUID as u64, libc::S_ISGID as u64];
 
 /// The `EPERM` layer.
-pub fn calls(plan: &Plan) -> Result<Rules> {
+pub fn calls() -> Result<Rules> {
     let mut rules: Rules = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
     let any_bit = |argument, bits: &[u64]| bits.iter().map(|bit| rule(&[has(argument, *bit)?])).collect::<Result<_>>();
     rules.push((libc::SYS_clone, any_bit(0, &NAMESPACES.map(|flag| flag as u32 as u64))?));
@@ -104,12 +102,6 @@ pub fn calls(plan: &Plan) -> Result<Rules> {
             }
         }
         rules.push((call, each));
-    }
-    if plan.network == Network::Host {
-        // Abstract sockets belong to the network: the host's could be reached.
-        rules.push((libc::SYS_socket, vec![rule(&[is(0, libc::AF_UNIX as u64)?])?]));
-        // Of a pair only datagram sockets could be connected anew.
-        rules.push((libc::SYS_socketpair, vec![rule(&[kind_is(1, libc::SOCK_DGRAM as u64)?])?]));
     }
     Ok(rules)
 }
