@@ -5,12 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
     ("endpoint.yml", include_str!("../../../../examples/diabetes/endpoint.yml")),
     ("blue-deployment.yml", include_str!("../../../../examples/diabetes/blue-deployment.yml")),
     ("conda.yaml", include_str!("../../../../examples/diabetes/conda.yaml")),
     ("train.py", include_str!("../../../../examples/diabetes/train.py")),
     ("src/score.py", include_str!("../../../../examples/diabetes/src/score.py")),
+    ("reach-deployment.yml", include_str!("../../../../examples/diabetes/reach-deployment.yml")),
+    ("reach/score.py", include_str!("../../../../examples/diabetes/reach/score.py")),
 ];
 
 /// Writes the sample's files below the state directory and gives their directory.
@@ -19,7 +21,9 @@ const FILES: [(&str, &str); 5] = [
 /// When the disk is full or the directory can't be written.
 pub fn unpack(state: &Path) -> io::Result<PathBuf> {
     let directory = super::directory(state);
-    fs::create_dir_all(directory.join("src"))?;
+    for inner in ["src", "reach"] {
+        fs::create_dir_all(directory.join(inner))?;
+    }
     for (name, text) in FILES {
         fs::write(directory.join(name), text)?;
     }

@@ -4,6 +4,7 @@
 //! command line, run as a process of its own and printed at the end to go on by hand.
 
 mod files;
+mod network;
 mod steps;
 mod train;
 
@@ -31,6 +32,7 @@ use steps::Steps;
 const GROUP: &str = "demo";
 const WORKSPACE: &str = "demo-ws";
 const ENDPOINT: &str = "diabetes";
+const DOMAIN: &str = "casemate.internal";
 
 /// Runs the demo; 0 when every step succeeded.
 pub fn main(args: DemoArgs) -> ExitCode {
@@ -53,20 +55,21 @@ fn run(args: &DemoArgs) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut steps = Steps::new(began);
         let files = files::unpack(state.path())?;
+        let dns_port = network::free_dns_port()?;
         let up = UpArgs {
             state: args.state.clone(),
             listen: free_address(),
-            domain: "casemate.internal".to_owned(),
+            domain: DOMAIN.to_owned(),
             region: "local".to_owned(),
             environment_python: args.environment_python,
-            dns: Vec::new(),
-            dns_port: None,
+            dns: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, dns_port))],
+            dns_port: Some(dns_port),
             upstream_dns: None,
             allow_from: Vec::new(),
         };
         let state_path = state.path().to_owned();
         let platform = steps.run("start the platform", Platform::start(&up, state)).await?;
-        let demo = Demo { platform: &platform, state: &state_path, files: &files };
+        let demo = Demo { platform: &platform, state: &state_path, files: &files, dns_port };
         let outcome = tokio::select! {
             outcome = demo.walk(&mut steps) => outcome,
             _ = terminate.recv() => Err(anyhow::anyhow!("stopped by SIGTERM")),
@@ -102,6 +105,8 @@ struct Demo<'a> {
     platform: &'a Platform,
     state: &'a Path,
     files: &'a Path,
+    /// Where names are answered.
+    dns_port: u16,
 }
 
 impl Demo<'_> {
@@ -116,7 +121,10 @@ impl Demo<'_> {
         let scope = format!("-g {GROUP} -w {WORKSPACE}");
         let made = [
             ("create the resource group", format!("group create -n {GROUP} -l local")),
-            ("create the workspace", format!("ml workspace create -n {WORKSPACE} -g {GROUP}")),
+            (
+                "create the workspace",
+                format!("ml workspace create -n {WORKSPACE} -g {GROUP} -m allow_only_approved_outbound"),
+            ),
             (
                 "create the endpoint from endpoint.yml",
                 format!("ml online-endpoint create -n {ENDPOINT} -f endpoint.yml {scope}"),
@@ -141,7 +149,7 @@ impl Demo<'_> {
         for line in logs.lines() {
             steps.say(&format!("    {line}"));
         }
-        Ok(())
+        self.isolation(steps).await
     }
 
     /// Removes what an earlier run with --keep left, so that the demo can be run again and again.
