@@ -129,7 +129,7 @@ def modes(ml):
     step("the mode changes both ways and the rules stay")
     # What was fetched can be sent back with one change; the required rules in it are left out by the client.
     workspace = ml.workspaces.get("net-ws")
-    workspace.managed_network.outbound_rules.append(FqdnDestination(name="second", destination="pypi.org"))
+    workspace.managed_network.outbound_rules.append(FqdnDestination(name="second", destination="packages.example.org"))
     ml.workspaces.begin_update(workspace).result()
     assert "second" in rules(ml, "net-ws")
     step("fetch, change, send back")

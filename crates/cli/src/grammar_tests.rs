@@ -90,7 +90,7 @@ fn lines_of_scripts_and_articles() {
         "az ml workspace show --query container_registry -o tsv",
         "az ml workspace delete -n w --all-resources --yes",
         "az ml workspace update -n w -g g -m allow_internet_outbound",
-        "az ml workspace outbound-rule set -w w -g g --rule r --type fqdn --destination pypi.org",
+        "az ml workspace outbound-rule set -w w -g g --rule r --type fqdn --destination packages.example.org",
         "az ml workspace outbound-rule set -w w -g g --rule r --type service_tag --service-tag T --protocol TCP --port-ranges 80,443",
         "az ml workspace outbound-rule set -w w --rule r --type private_endpoint --service-resource-id /x --subresource-target blob --spark-enabled true",
         "az ml workspace outbound-rule list -w w -g g",

@@ -127,7 +127,7 @@ async fn modes_change_both_ways_and_keep_the_rules() {
     let world = World::new().await;
     let path = isolated(&world, "AllowOnlyApprovedOutbound").await;
     let rule = format!("{path}/outboundRules/web");
-    world.call("PUT", &rule, fqdn("pypi.org")).await.expect(200);
+    world.call("PUT", &rule, fqdn("packages.example.org")).await.expect(200);
     provision(&world, &path).await;
     let id = world.get(&path).await.expect(200)["properties"]["managedNetwork"]["networkId"].clone();
     let status = || async { world.get(&rule).await.expect(200)["properties"].clone() };
@@ -146,13 +146,13 @@ async fn modes_change_both_ways_and_keep_the_rules() {
     }
     let patch = json!({"properties": {"managedNetwork": {"isolationMode": "AllowInternetOutbound"}}});
     world.call("PATCH", &path, patch).await.expect(200);
-    let message = world.call("PUT", &rule, fqdn("pypi.org")).await.refused(400, "BadArgument");
+    let message = world.call("PUT", &rule, fqdn("packages.example.org")).await.refused(400, "BadArgument");
     assert!(message.contains("allow_only_approved_outbound"), "{message}");
     let lan = json!({"properties": {"type": "ServiceTag", "destination": {"serviceTag": "Corp", "protocol": "TCP", "portRanges": "443"}}});
     world.call("PUT", &format!("{path}/outboundRules/lan"), lan).await.expect(200);
     let patch = json!({"properties": {"managedNetwork": {"isolationMode": "Disabled"}}});
     world.call("PATCH", &path, patch).await.expect(200);
-    world.call("PUT", &rule, fqdn("pypi.org")).await.refused(400, "ManagedNetworkDisabled");
+    world.call("PUT", &rule, fqdn("packages.example.org")).await.refused(400, "ManagedNetworkDisabled");
     let provision = format!("{path}/provisionManagedNetwork");
     world.call("POST", &provision, json!({})).await.refused(400, "ManagedNetworkDisabled");
     let spark = json!({"includeSpark": true});
@@ -297,7 +297,7 @@ async fn the_log_is_read_in_pages_and_gives_rules() {
         all.extend(entries.into_iter().map(|entry| (workspace.clone(), entry)));
     };
     write(vec![
-        entry("ep/blue", "pypi.org", 443, true),
+        entry("ep/blue", "packages.example.org", 443, true),
         entry("ep/green", "evil.example", 443, false),
         entry("ep/blue", "db.example.com", 5432, true),
         LogEntry { would_deny: false, ..entry("other/blue", "fine.example", 443, true) },
@@ -312,15 +312,18 @@ async fn the_log_is_read_in_pages_and_gives_rules() {
             (names.join(" "), answer["next"].as_u64().unwrap())
         }
     };
-    let whole = "pypi.org evil.example db.example.com fine.example";
+    let whole = "packages.example.org evil.example db.example.com fine.example";
     assert_eq!(read(Value::Null).await, (whole.to_owned(), 4));
     assert_eq!(read(json!({"limit": 2})).await.0, "db.example.com fine.example");
-    assert_eq!(read(json!({"denied": true})).await.0, "pypi.org evil.example db.example.com");
-    assert_eq!(read(json!({"deployment": "blue"})).await.0, "pypi.org db.example.com fine.example");
-    assert_eq!(read(json!({"deployment": "BLUE", "endpoint": "ep"})).await.0, "pypi.org db.example.com");
+    assert_eq!(read(json!({"denied": true})).await.0, "packages.example.org evil.example db.example.com");
+    assert_eq!(read(json!({"deployment": "blue"})).await.0, "packages.example.org db.example.com fine.example");
+    assert_eq!(read(json!({"deployment": "BLUE", "endpoint": "ep"})).await.0, "packages.example.org db.example.com");
     assert_eq!(read(json!({"deployment": "blue", "endpoint": "ep", "limit": 1})).await.0, "db.example.com");
     assert_eq!(read(json!({"after": 2, "limit": 1})).await, ("db.example.com".to_owned(), 3));
-    assert_eq!(read(json!({"after": 0, "deployment": "blue", "limit": 2})).await.0, "pypi.org db.example.com");
+    assert_eq!(
+        read(json!({"after": 0, "deployment": "blue", "limit": 2})).await.0,
+        "packages.example.org db.example.com"
+    );
     assert_eq!(read(json!({"after": 4})).await, (String::new(), 4));
     write(vec![entry("ep/blue", "late.example", 443, true)]);
     assert_eq!(read(json!({"after": 4, "deployment": "blue"})).await, ("late.example".to_owned(), 5));

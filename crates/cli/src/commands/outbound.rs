@@ -274,7 +274,7 @@ mod tests {
     fn proposals_are_a_file_that_is_read_again() {
         let answer = json!({"entries": 12, "value": [
             {"name": "db", "connections": 3, "properties": {"type": "FQDN", "destination": "db.example.com", "casemate": {"portRanges": "5432"}}},
-            {"name": "web", "connections": 3, "properties": {"type": "FQDN", "destination": "pypi.org", "casemate": {"portRanges": "80,443"}}},
+            {"name": "web", "connections": 3, "properties": {"type": "FQDN", "destination": "packages.example.org", "casemate": {"portRanges": "80,443"}}},
             {"name": "any", "connections": 5, "hosts": ["a.cdn.example", "b.cdn.example"],
                 "properties": {"type": "FQDN", "destination": "*.cdn.example", "casemate": {"portRanges": "443"}}},
             {"name": "raw", "connections": 1, "properties": {"type": "ServiceTag",

@@ -45,7 +45,7 @@ pub(crate) enum RuleCommand {
     },
     /// Tell whether a deployment could open a connection, and which rule decides. Nothing is sent.
     #[command(after_help = "Examples:
-  casemate ml workspace outbound-rule test -n my-workspace pypi.org:443
+  casemate ml workspace outbound-rule test -n my-workspace packages.example.org:443
   casemate ml workspace outbound-rule test -n my-workspace --endpoint my-endpoint --deployment blue db.example.com:5432")]
     Test(TestArgs),
     /// Propose the rules that a deployment needs, from what it reached while it ran with --audit.
@@ -126,7 +126,7 @@ pub(crate) struct TestArgs {
     pub(crate) workspace: WorkspaceName,
     #[command(flatten)]
     pub(crate) of: OfDeployment,
-    /// Host name or address with a port: pypi.org:443, 10.0.0.5:5432, [fd00::1]:443.
+    /// Host name or address with a port: packages.example.org:443, 10.0.0.5:5432, [fd00::1]:443.
     #[arg(value_name = "HOST:PORT")]
     pub(crate) destination: String,
 }

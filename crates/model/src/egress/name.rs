@@ -19,7 +19,7 @@ pub struct HostName(Box<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing, or only the root's dot.
-    #[error("A host name is empty. Give the full name of a host, such as pypi.org.")]
+    #[error("A host name is empty. Give the full name of a host, such as packages.example.org.")]
     Empty,
     /// The whole name is too long.
     #[error("A host name of {0} bytes is longer than DNS allows. It can have at most {MAX_NAME}.")]
@@ -213,8 +213,8 @@ mod tests {
     #[test]
     fn one_spelling_for_each_name() {
         for (text, name) in [
-            ("pypi.org", "pypi.org"),
-            ("PyPI.Org.", "pypi.org"),
+            ("packages.example.org", "packages.example.org"),
+            ("Packages.Example.Org.", "packages.example.org"),
             ("a_b.example", "a_b.example"),
             ("_dmarc.x.y", "_dmarc.x.y"),
             ("r3---sn-4g5.googlevideo.com", "r3---sn-4g5.googlevideo.com"),
@@ -308,7 +308,7 @@ mod tests {
             ("\u{430}pple.com", "'xn--pple-43d.com'"),
             ("p\u{0443}pi.org", "'xn--"),
             // An ideographic full stop is a dot to some clients.
-            ("pypi\u{3002}org", "'pypi.org'"),
+            ("packages\u{3002}example.org", "'packages.example.org'"),
             ("\u{ff11}27.0.0.1", "no form in ASCII"),
             ("a\u{202e}b.com", "no form in ASCII"),
         ] {

@@ -33,10 +33,10 @@ fn address(text: &str) -> IpAddr {
 fn policy() -> EgressPolicy {
     EgressPolicy {
         rules: vec![
-            host("pypi", "pypi.org", "80,443"),
+            host("pypi", "packages.example.org", "80,443"),
             host("files", "*.files.example", "443"),
             host("db", "db.example", "5432"),
-            host("both", "pypi.org", "8443"),
+            host("both", "packages.example.org", "8443"),
             Rule { protocols_tcp: false, ..host("udp", "ntp.example", "123") },
             tag("dns", &["8.8.8.0/24", "2001:4860::/32"], "443"),
             tag("corp", &["10.1.0.0/16", "fd00:1::/64"], "443,5432"),
@@ -68,14 +68,14 @@ fn short(decision: &Decision) -> String {
 fn names_with_approved_destinations_only() {
     let policy = policy();
     for (host, port, expected, telling) in [
-        ("pypi.org", 443, "public pypi", "Rule 'pypi' approves pypi.org on port 80,443."),
-        ("pypi.org", 80, "public pypi", ""),
-        ("PyPI.org.", 8443, "public both", ""),
+        ("packages.example.org", 443, "public pypi", "Rule 'pypi' approves packages.example.org on port 80,443."),
+        ("packages.example.org", 80, "public pypi", ""),
+        ("Packages.Example.Org.", 8443, "public both", ""),
         (
-            "pypi.org",
+            "packages.example.org",
             22,
             "- ",
-            "not 22. To approve it: casemate ml workspace outbound-rule set --workspace-name WS --rule pypi --type fqdn --destination 'pypi.org' --port-ranges 22,80,443",
+            "not 22. To approve it: casemate ml workspace outbound-rule set --workspace-name WS --rule pypi --type fqdn --destination 'packages.example.org' --port-ranges 22,80,443",
         ),
         ("a.files.example", 443, "public files", ""),
         ("a.b.files.example", 443, "public files", ""),
@@ -107,7 +107,7 @@ fn names_with_approved_destinations_only() {
         assert!(decision.reason.contains(telling), "{host}:{port}: {}", decision.reason);
     }
     for (host, resolvable) in [
-        ("pypi.org", true),
+        ("packages.example.org", true),
         ("db.example", true),
         ("x.files.example", true),
         ("files.example", false),
@@ -182,8 +182,8 @@ fn modes_and_switches() {
     let policies = [&closed, &open, &off, &audit, &sealed];
     for (what, port, expected) in [
         ("evil.com", 25, ["- ", "public ", "public ", "public  would deny", "- "]),
-        ("pypi.org", 443, ["public pypi", "public pypi", "public pypi", "public pypi", "- "]),
-        ("pypi.org", 22, ["- ", "public ", "public ", "public  would deny", "- "]),
+        ("packages.example.org", 443, ["public pypi", "public pypi", "public pypi", "public pypi", "- "]),
+        ("packages.example.org", 22, ["- ", "public ", "public ", "public  would deny", "- "]),
         // What a private endpoint stands for never goes the public way.
         ("store.blob.example", 443, ["private store"; 5]),
         ("store.blob.example", 80, ["- store"; 5]),
@@ -229,9 +229,9 @@ fn what_is_read_of_a_stream_and_how_closely_a_name_is_known() {
     let open = EgressPolicy { mode: IsolationMode::AllowInternetOutbound, ..policy() };
     let audit = EgressPolicy { audit: true, ..policy() };
     for (host, port, expected) in [
-        ("pypi.org", 443, [Tls, Tls, Tls]),
-        ("pypi.org", 80, [Http, Http, Http]),
-        ("pypi.org", 8443, [Raw, Raw, Raw]),
+        ("packages.example.org", 443, [Tls, Tls, Tls]),
+        ("packages.example.org", 80, [Http, Http, Http]),
+        ("packages.example.org", 8443, [Raw, Raw, Raw]),
         ("db.example", 5432, [Raw, Raw, Raw]),
         ("store.blob.example", 443, [Tls, Tls, Tls]),
         // A refused one is inspected most strictly, should it be asked.
@@ -242,7 +242,7 @@ fn what_is_read_of_a_stream_and_how_closely_a_name_is_known() {
         assert_eq!(found, expected, "{host}:{port}");
     }
     for (host, breadth) in [
-        ("pypi.org", Breadth::Exact),
+        ("packages.example.org", Breadth::Exact),
         ("a.files.example", Breadth::Wildcard),
         ("x.store.blob.example", Breadth::Wildcard),
         ("store.blob.example", Breadth::Exact),

@@ -181,9 +181,9 @@ mod tests {
     #[test]
     fn each_host_on_its_own_ports_and_wildcards_for_many() {
         let mut entries = vec![
-            entry(Some("pypi.org"), Some("151.101.0.223"), 443),
-            entry(Some("pypi.org"), None, 443),
-            entry(Some("pypi.org"), None, 80),
+            entry(Some("packages.example.org"), Some("151.101.0.223"), 443),
+            entry(Some("packages.example.org"), None, 443),
+            entry(Some("packages.example.org"), None, 80),
             entry(Some("db.example.com"), None, 5432),
             entry(Some("approved.example"), None, 443),
             entry(Some("approved.example"), None, 8443),
@@ -207,7 +207,7 @@ mod tests {
             protocols_tcp: true,
         };
         let policy = EgressPolicy { rules: vec![approved], ..EgressPolicy::default() };
-        let found = suggest(&entries, &policy, &["pypi-org"]);
+        let found = suggest(&entries, &policy, &["packages-example-org"]);
         assert_eq!(
             shown(&found),
             [
@@ -215,7 +215,7 @@ mod tests {
                 "approved-example approved.example 8443 x1",
                 "db-example-com db.example.com 5432 x1",
                 "other-cdn-example other.cdn.example 8080 x1",
-                "pypi-org-2 pypi.org 80,443 x3",
+                "packages-example-org-2 packages.example.org 80,443 x3",
                 "shop0-co-uk shop0.co.uk 443 x1",
                 "shop1-co-uk shop1.co.uk 443 x1",
                 "shop2-co-uk shop2.co.uk 443 x1",

@@ -216,7 +216,7 @@ impl Destination {
         let bad = |why: String| {
             let shown: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
             let message = format!(
-                "The destination '{shown}' can't be tested: {why} Write HOST:PORT, such as pypi.org:443, 10.0.0.5:5432 \
+                "The destination '{shown}' can't be tested: {why} Write HOST:PORT, such as packages.example.org:443, 10.0.0.5:5432 \
                  or [fd00::1]:443."
             );
             Fault::invalid("BadArgument", message).at("destination")

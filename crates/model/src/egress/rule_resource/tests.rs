@@ -301,7 +301,7 @@ fn the_mode_decides_which_rules_have_effect() {
     let mut world = World::new(MODES[2]);
     world.rule(
         "web",
-        json!({"type": "FQDN", "destination": "pypi.org, *.pythonhosted.org", "casemate": {"portRanges": "443"}}),
+        json!({"type": "FQDN", "destination": "packages.example.org, *.pythonhosted.org", "casemate": {"portRanges": "443"}}),
     );
     world.rule(
         "lan",
@@ -315,7 +315,7 @@ fn the_mode_decides_which_rules_have_effect() {
     ] {
         world.workspace.body["properties"]["managedNetwork"]["isolationMode"] = mode.into();
         let policy = world.policy(None);
-        assert_eq!(policy.name(&host("pypi.org"), 443).is_allowed(), web, "{mode}");
+        assert_eq!(policy.name(&host("packages.example.org"), 443).is_allowed(), web, "{mode}");
         assert_eq!(policy.name(&host("files.pythonhosted.org"), 443).is_allowed(), web, "{mode}");
         assert_eq!(policy.name(&host("evil.example"), 443).is_allowed(), other, "{mode}");
         assert_eq!(policy.address(lan, 22).is_allowed(), lan_open, "{mode}");
@@ -331,7 +331,7 @@ fn a_deployment_narrows_or_learns() {
     let world = World::new(MODES[2]);
     let deployment =
         |properties: Value| row(&format!("{}/onlineEndpoints/e/deployments/blue", world.workspace.id), properties);
-    let (pypi, own) = (host("pypi.org"), host("acct1.blob.core.casemate.internal"));
+    let (pypi, own) = (host("packages.example.org"), host("acct1.blob.core.casemate.internal"));
     let learning = world.policy(Some(&deployment(json!({"properties": {AUDIT_PROPERTY: "True"}}))));
     assert!(learning.audit && learning.name(&pypi, 443).would_deny);
     let narrow = world.policy(Some(&deployment(json!({"egressPublicNetworkAccess": "disabled"}))));
@@ -355,7 +355,7 @@ fn what_cannot_be_read_opens_nothing() {
     let (read, faults) = world.with(|around| policy(&world.workspace, &world.rules, None, around));
     assert_eq!(faults.len(), 4, "{faults:?}");
     assert_eq!(read.mode, IsolationMode::AllowOnlyApprovedOutbound);
-    assert!(!read.name(&host("pypi.org"), 443).is_allowed());
+    assert!(!read.name(&host("packages.example.org"), 443).is_allowed());
     for rule in &world.rules {
         assert!(matches!(world.status(rule), RuleStatus::Failed(_)), "{}", rule.name());
     }
