@@ -1,7 +1,10 @@
 //! Every check and every test, in the order from cheap to dear. The tests come last and run whatever the checks said,
 //! so that one run tells all and its last line is the tests' summary.
 
-use std::process::{Command, ExitCode};
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use anyhow::Result;
 
@@ -37,16 +40,39 @@ pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
     for error in &failed {
         eprintln!("error: {error:#}");
     }
-    let mut tests = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
+    let passed = nextest(project, &python, &["--workspace"], long)?;
+    Ok(if passed && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the leak suite alone, and shows what it says.
+///
+/// # Errors
+/// As [`run`].
+pub fn leaks(project: &Project, long: bool) -> Result<ExitCode> {
+    needs::packages()?;
+    needs::cargo_tools()?;
+    let python = needs::python(project)?;
+    let mut build = Command::new(cargo());
+    build.current_dir(&project.root).args(["build", "--package", "casemate", "--bins"]);
+    shell::step("build", &mut build)?;
+    let passed = nextest(project, &python, &["--package", "casemate-testkit", "-E", "test(/^leak::/)"], long)?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the tests that `which` names; says whether all of them passed.
+fn nextest(project: &Project, python: &Path, which: &[&str], long: bool) -> Result<bool> {
+    let mut tests = Command::new(cargo());
     tests
+        .current_dir(&project.root)
+        .args(["nextest", "run", "--no-fail-fast"])
+        .args(which)
         .env("CASEMATE_BIN", needs::binary(&project.target, "debug"))
         .env("CASEMATE_TEST_PYTHON", python)
         .env("CASEMATE_TEST_CACHE", needs::download_cache(project));
     if long {
         tests.args(["--profile", "long"]).env("CASEMATE_TEST_LONG", "1");
     }
-    let passed = tests.status()?.success();
-    Ok(if passed && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(tests.status()?.success())
 }
 
 fn fuzz_all(project: &Project) -> Result<()> {

@@ -4,6 +4,7 @@ mod bad_input;
 mod demo;
 mod disk_full;
 mod kill;
+mod leak;
 mod limits;
 mod roles;
 mod rollout;
