@@ -78,7 +78,7 @@ def answer(query, directory):
         if entry.get("hang"):
             return None
         if "flip" in entry:
-            turn = FLIPS[name] = FLIPS.get(name, -1) + 1
+            turn = FLIPS[name] = FLIPS.get(name, -1) + (kind == 1)
             entry = {"a": entry["flip"][min(turn, len(entry["flip"]) - 1)]} if kind == 1 else {}
         if "cname" in entry:
             records.append((name, 5, labels(entry["cname"])))

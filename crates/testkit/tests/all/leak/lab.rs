@@ -167,7 +167,10 @@ pub fn silent_since(world: &World, packets: usize, reaches: &[&str]) -> Result<(
         let resolver = !reaches.is_empty() && packet["port"] == 53 && to.starts_with("8.8.8.8");
         // The last words of a control's stream: they carry nothing.
         let farewell = packet["protocol"] == 6 && packet["payload"] == "" && known.contains(&stream(packet));
-        if !neighbourly && !resolver && !farewell && !reaches.contains(&to) {
+        // At its start the platform itself asks whether its endpoints' names are known.
+        let own =
+            packet["port"] == 53 && packet["payload"].as_str().is_some_and(|text| text.contains("casemate-probe"));
+        if !neighbourly && !resolver && !farewell && !own && !reaches.contains(&to) {
             bail!("this arrived outside: {packet}");
         }
     }
