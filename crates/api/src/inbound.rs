@@ -51,7 +51,7 @@ pub(crate) fn origin(request: &Request<Body>) -> Origin {
 }
 
 /// Insists that the management API is served this way: a private endpoint of a storage account, a vault or a registry
-/// leads to nothing else.
+/// leads to nothing else, and the approved connection of a deployment to files only.
 pub(crate) fn check_management(origin: &Origin) -> Result<(), Fault> {
     match origin {
         Origin::Private { endpoint, target, .. } if !target.is_type(WORKSPACE_TYPE) => {
@@ -61,6 +61,11 @@ pub(crate) fn check_management(origin: &Origin) -> Result<(), Fault> {
                 endpoint.name()
             );
             Err(Fault::new(FaultKind::Forbidden, ACCESS_DISABLED, message).at(target.as_str()))
+        }
+        Origin::Deployment { workspace, .. } => {
+            let message = "The management API can't be reached from inside a deployment over its workspace's outbound \
+                           rules; the platform itself does what a deployment needs of its workspace.";
+            Err(Fault::new(FaultKind::Forbidden, ACCESS_DISABLED, message).at(workspace.as_str()))
         }
         _ => Ok(()),
     }
@@ -128,13 +133,18 @@ fn is_always_open(action: &str) -> bool {
     let (kind, rest) = action.split_at_checked(WORKSPACE_TYPE.len()).unwrap_or_default();
     let Some(rest) = rest.strip_prefix('/').filter(|_| kind.eq_ignore_ascii_case(WORKSPACE_TYPE)) else { return false };
     let below = |start: &&str| rest.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
-    ALWAYS.iter().any(|word| word.eq_ignore_ascii_case(rest)) || ALWAYS_BELOW.iter().any(|start| below(start))
+    ALWAYS.iter().any(|word| word.eq_ignore_ascii_case(rest)) || ALWAYS_BELOW.iter().any(below)
 }
 
 fn refusal(closed: Closed, origin: &Origin, workspace: &ResourceId) -> Fault {
     let name = workspace.name();
     let (code, message) = match (closed, origin) {
-        (Closed::NotAllowed, Origin::Public { caller } | Origin::Private { caller, .. }) => (
+        (
+            Closed::NotAllowed,
+            Origin::Public { caller }
+            | Origin::Private { caller, .. }
+            | Origin::Deployment { public: Some(caller), .. },
+        ) => (
             NOT_ALLOWED,
             format!(
                 "The address {caller} is not on the IP allow-list of the workspace '{name}'. Add it to the \
@@ -147,6 +157,14 @@ fn refusal(closed: Closed, origin: &Origin, workspace: &ResourceId) -> Fault {
                 "The private endpoint '{}' does not lead to the workspace '{name}'. Call through a private endpoint \
                  of that workspace, or over a public address if its public network access is enabled.",
                 endpoint.name()
+            ),
+        ),
+        (Closed::Elsewhere, Origin::Deployment { workspace: own, .. }) => (
+            ACCESS_DISABLED,
+            format!(
+                "A deployment of the workspace '{}' calls, to which the workspace '{name}' is closed: the platform \
+                 takes no public calls from this machine (--allow-from). Keep what it needs in its own workspace.",
+                own.name()
             ),
         ),
         _ => (

@@ -79,6 +79,7 @@ async fn run() {
         log_dir: dir.path().to_owned(),
         limits: EgressLimits { dns_per_second: 1_000_000, dns_burst: 1_000_000, ..EgressLimits::default() },
         front_door: "127.0.0.1:1".parse().unwrap(),
+        callers: casemate_model::inbound::DeploymentCallers::default(),
     })
     .unwrap();
     let target = Target::Host(HostPattern::parse("host.example").unwrap());

@@ -9,8 +9,9 @@ use std::{
 };
 
 use casemate_model::{
-    Clock,
+    Clock, ResourceId,
     egress::{EgressPolicy, LogEntry, unmapped},
+    inbound::DeploymentCallers,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -60,6 +61,9 @@ impl std::fmt::Debug for Attachment {
 pub(crate) struct Sandbox {
     pub(crate) limits: EgressLimits,
     pub(crate) front_door: SocketAddr,
+    pub(crate) callers: DeploymentCallers,
+    /// The owner's workspace, as which it calls the front door; none when the owner is none.
+    pub(crate) workspace: Option<ResourceId>,
     pub(crate) policy: watch::Receiver<Arc<EgressPolicy>>,
     pub(crate) pool: Arc<NamePool>,
     pub(crate) resolver: Upstream,

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
+use casemate_model::inbound::DeploymentCallers;
+
 /// What holds for a whole gateway.
 #[derive(Debug, Clone)]
 pub struct EgressConfig {
@@ -13,6 +15,8 @@ pub struct EgressConfig {
     pub limits: EgressLimits,
     /// Where the platform itself listens, for names that it answers for (`Route::Private(FrontDoor)`).
     pub front_door: SocketAddr,
+    /// Where connections to the front door are announced, so that it knows them for a deployment's.
+    pub callers: DeploymentCallers,
 }
 
 /// What one sandbox may use. Each sandbox has these to itself: none can use up another's.

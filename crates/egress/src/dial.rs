@@ -3,11 +3,18 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     time::Duration,
 };
 
-use casemate_model::egress::{EgressPolicy, HostName, PrivateDestination, Route};
-use tokio::{net::TcpStream, task::JoinSet};
+use casemate_model::{
+    egress::{EgressPolicy, HostName, PrivateDestination, Route},
+    inbound::DeploymentCaller,
+};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+};
 
 use crate::{attach::Sandbox, stream::Destination};
 
@@ -18,6 +25,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A connection that was made, and the address it leads to.
 pub(crate) struct Dialled {
+    /// What the front door knows it by, until it has accepted it. Goes before the stream, whose address is free then.
+    _caller: Option<DeploymentCaller>,
     pub(crate) stream: TcpStream,
     pub(crate) address: SocketAddr,
 }
@@ -45,7 +54,7 @@ pub(crate) async fn dial(sandbox: &Sandbox, destination: &Destination, route: &R
 
 async fn attempt(sandbox: &Sandbox, destination: &Destination, route: &Route) -> Result<Dialled, DialError> {
     let addresses = match route {
-        Route::Private(PrivateDestination::FrontDoor) => vec![sandbox.front_door],
+        Route::Private(PrivateDestination::FrontDoor) => return front_door(sandbox).await,
         _ => {
             let found = find(sandbox, destination, route).await?;
             let policy = sandbox.policy();
@@ -57,6 +66,32 @@ async fn attempt(sandbox: &Sandbox, destination: &Destination, route: &Route) ->
         }
     };
     connect(sandbox, &in_turns(addresses)).await
+}
+
+/// A connection to the front door that it knows for one of the workspace's deployments: its source address is announced
+/// before it is opened.
+async fn front_door(sandbox: &Sandbox) -> Result<Dialled, DialError> {
+    let address = sandbox.front_door;
+    let wire = sandbox.wire.to_upstream(address);
+    let open = async {
+        let socket = if wire.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+        socket.bind(SocketAddr::new(wire.ip(), 0))?;
+        let local = socket.local_addr()?;
+        let mut connecting = pin!(socket.connect(wire));
+        // Dropped before the socket when this is cancelled.
+        let caller = sandbox.workspace.clone().map(|workspace| sandbox.callers.register(local, workspace));
+        let stream = connecting.as_mut().await?;
+        Ok((caller, stream))
+    };
+    match open.await {
+        Ok((caller, stream)) => Ok(Dialled { _caller: caller, stream, address }),
+        Err(error) => Err(unreachable(address, &error)),
+    }
+}
+
+fn unreachable(address: SocketAddr, error: &io::Error) -> DialError {
+    let reason = format!("It is approved, but {address} cannot be reached: {error}.");
+    DialError::Failed { address: Some(address.ip()), reason }
 }
 
 /// The addresses that the destination has, unchecked.
@@ -113,19 +148,14 @@ async fn connect(sandbox: &Sandbox, addresses: &[SocketAddr]) -> Result<Dialled,
         let wire = sandbox.wire.to_upstream(address);
         async move { (address, TcpStream::connect(wire).await) }
     };
-    let failed = |failure: Option<(SocketAddr, io::Error)>| {
-        let (address, reason) = match failure {
-            Some((address, error)) => {
-                (Some(address.ip()), format!("It is approved, but {address} cannot be reached: {error}."))
-            }
-            None => (None, "It is approved, but has no address.".to_owned()),
-        };
-        DialError::Failed { address, reason }
+    let failed = |failure: Option<(SocketAddr, io::Error)>| match failure {
+        Some((address, error)) => unreachable(address, &error),
+        None => DialError::Failed { address: None, reason: "It is approved, but has no address.".to_owned() },
     };
     if let [only] = addresses {
         let (address, opened) = open(*only).await;
         return match opened {
-            Ok(stream) => Ok(Dialled { stream, address }),
+            Ok(stream) => Ok(Dialled { _caller: None, stream, address }),
             Err(error) => Err(failed(Some((address, error)))),
         };
     }
@@ -138,7 +168,7 @@ async fn connect(sandbox: &Sandbox, addresses: &[SocketAddr]) -> Result<Dialled,
         tokio::select! {
             biased;
             Some(done) = attempts.join_next() => match done {
-                Ok((address, Ok(stream))) => return Ok(Dialled { stream, address }),
+                Ok((address, Ok(stream))) => return Ok(Dialled { _caller: None, stream, address }),
                 Ok((address, Err(error))) => {
                     failure.get_or_insert((address, error));
                     more = next(&mut attempts);

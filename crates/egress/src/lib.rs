@@ -35,7 +35,7 @@ mod tests;
 
 use std::{io, sync::Arc};
 
-use casemate_model::{Clock, Fault, FaultKind, egress::EgressPolicy};
+use casemate_model::{Clock, Fault, FaultKind, ResourceId, egress::EgressPolicy};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -116,11 +116,14 @@ impl Gateway {
         let limits = shared.config.limits.clone();
         let listener = attach::listener(sockets.tcp)?;
         let dns = sockets.dns.into_iter().map(dns_socket).collect::<io::Result<Vec<_>>>()?;
+        let workspace = ResourceId::parse(&owner.scope).ok();
         let recorder = Arc::new(Recorder::new(shared.log.clone(), owner, shared.clock.clone()));
         let pool = Arc::new(NamePool::new(limits.names, limits.new_names_per_minute));
         let responder = Arc::new(Responder::new(Arc::clone(&pool), policy.clone(), &limits, lookups(&recorder)));
         let sandbox = Sandbox {
             front_door: shared.config.front_door,
+            callers: shared.config.callers.clone(),
+            workspace,
             policy,
             pool,
             resolver: shared.resolver.for_sandbox(),

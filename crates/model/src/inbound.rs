@@ -3,6 +3,8 @@
 //!
 //! This is arithmetic on addresses only. Who listens, and who closes what is refused, is the front door's affair.
 
+mod deployments;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -12,6 +14,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
+pub use self::deployments::{DeploymentCaller, DeploymentCallers};
 use crate::{Fault, ResourceId};
 
 /// The code of every refusal that is about the way a request came in.
@@ -39,6 +42,14 @@ pub enum Origin {
         target: ResourceId,
         /// The caller's address; mapped IPv4 addresses are unwrapped.
         caller: IpAddr,
+    },
+    /// From a deployment of this platform, by a connection that its outbound rules approve.
+    Deployment {
+        /// The deployment's workspace, which is open to it.
+        workspace: ResourceId,
+        /// Where it calls from if it could call over a public listener as well: other workspaces are open to it as
+        /// they are to every caller from there. None: they are closed.
+        public: Option<IpAddr>,
     },
 }
 
@@ -132,7 +143,7 @@ impl WorkspaceAccess {
 pub enum Closed {
     /// It came over a public listener and must not.
     Public,
-    /// It came through the private endpoint of something else.
+    /// It came through the private endpoint of something else, or from a deployment of another workspace.
     Elsewhere,
     /// It came over a public listener from an address that is not on the allow-list.
     NotAllowed,
@@ -148,12 +159,19 @@ pub fn check(
     public_disabled: bool,
     allowed: &AllowList,
 ) -> Result<(), Closed> {
-    match origin {
-        Origin::Public { .. } if public_disabled => Err(Closed::Public),
-        Origin::Public { caller } if !allowed.admits(*caller) => Err(Closed::NotAllowed),
-        Origin::Public { .. } => Ok(()),
-        Origin::Private { target, .. } if target == workspace => Ok(()),
-        Origin::Private { .. } => Err(Closed::Elsewhere),
+    let caller = match origin {
+        Origin::Private { target: own, .. } | Origin::Deployment { workspace: own, .. } if own == workspace => {
+            return Ok(());
+        }
+        Origin::Private { .. } | Origin::Deployment { public: None, .. } => return Err(Closed::Elsewhere),
+        Origin::Public { caller } | Origin::Deployment { public: Some(caller), .. } => *caller,
+    };
+    if public_disabled {
+        Err(Closed::Public)
+    } else if !allowed.admits(caller) {
+        Err(Closed::NotAllowed)
+    } else {
+        Ok(())
     }
 }
 
@@ -221,6 +239,10 @@ mod tests {
         Origin::Private { network: id("n"), endpoint: id("e"), target: id(target), caller }
     }
 
+    fn deployment(workspace: &str, public: Option<&str>) -> Origin {
+        Origin::Deployment { workspace: id(workspace), public: public.map(|caller| caller.parse().unwrap()) }
+    }
+
     fn public(caller: &str) -> Origin {
         Origin::Public { caller: caller.parse().unwrap() }
     }
@@ -267,6 +289,12 @@ mod tests {
             (private("A"), true, &list, Ok(())),
             (private("b"), true, &list, Err(Closed::Elsewhere)),
             (private("b"), false, &all, Err(Closed::Elsewhere)),
+            (deployment("a", None), true, &list, Ok(())),
+            (deployment("A", Some("127.0.0.1")), true, &list, Ok(())),
+            (deployment("b", None), false, &all, Err(Closed::Elsewhere)),
+            (deployment("b", Some("127.0.0.1")), false, &all, Ok(())),
+            (deployment("b", Some("127.0.0.1")), false, &list, Err(Closed::NotAllowed)),
+            (deployment("b", Some("127.0.0.1")), true, &all, Err(Closed::Public)),
         ] {
             assert_eq!(check(&origin, &id("a"), disabled, list), expected, "{origin:?} {disabled}");
         }

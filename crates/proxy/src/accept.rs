@@ -145,7 +145,10 @@ async fn accept_on<M: Management>(
             accepted = accept(listener, places) => accepted,
         };
         let found = accepted.and_then(|(stream, caller, place)| {
-            let way = door.map_or_else(|| hall.doors.way(&stream), |door| Ok(Way::Private(Arc::clone(door))))?;
+            let way = match door {
+                Some(door) => Way::Private(Arc::clone(door)),
+                None => hall.doors.way(&stream, caller, &hall.shared.config)?,
+            };
             Ok((stream, caller, place, way))
         });
         match found {
@@ -174,6 +177,7 @@ fn admitted(shared: &Shared, way: &Way, caller: SocketAddr) -> bool {
     match way {
         Way::Public => shared.config.allow_from.admits(caller.ip()),
         Way::Private(door) => door.listener.admits(caller.ip()),
+        Way::Deployment { .. } => true,
     }
 }
 

@@ -6,12 +6,17 @@
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use casemate_model::inbound::{Origin, PrivateListener};
+use casemate_model::{
+    ResourceId,
+    inbound::{Origin, PrivateListener},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::GatewayConfig;
 
 /// The private listeners that are wanted, as they change. One that stays must stay the same `Arc`.
 pub type PrivateListeners = watch::Receiver<Arc<Vec<Arc<PrivateListener>>>>;
@@ -30,6 +35,12 @@ pub(crate) struct Door {
 pub(crate) enum Way {
     Public,
     Private(Arc<Door>),
+    /// From a deployment of this workspace, over a public listener.
+    Deployment {
+        workspace: Arc<ResourceId>,
+        /// Whether the caller's address may call there as well.
+        public: bool,
+    },
 }
 
 impl Way {
@@ -38,13 +49,17 @@ impl Way {
         match self {
             Self::Public => Origin::Public { caller: caller.ip().to_canonical() },
             Self::Private(door) => door.listener.origin(caller.ip()),
+            Self::Deployment { workspace, public } => Origin::Deployment {
+                workspace: ResourceId::clone(workspace),
+                public: public.then(|| caller.ip().to_canonical()),
+            },
         }
     }
 
     /// Cancelled when connections that came this way must end.
     pub(crate) fn closed(&self) -> CancellationToken {
         match self {
-            Self::Public => CancellationToken::new(),
+            Self::Public | Self::Deployment { .. } => CancellationToken::new(),
             Self::Private(door) => door.closed.child_token(),
         }
     }
@@ -83,16 +98,25 @@ impl Doors {
         opened
     }
 
-    /// The way of a connection that a public listener took. A wildcard listener takes those to private addresses as
-    /// well.
-    pub(crate) fn way(&self, stream: &TcpStream) -> io::Result<Way> {
+    /// The way of a connection from `caller` that a public listener took. A wildcard listener takes those to private
+    /// addresses as well, and the deployments of this machine call here.
+    pub(crate) fn way(&self, stream: &TcpStream, caller: SocketAddr, config: &GatewayConfig) -> io::Result<Way> {
         let doors = self.0.load();
-        if doors.is_empty() {
+        if doors.is_empty() && config.deployments.is_empty() {
             return Ok(Way::Public);
         }
         let local = stream.local_addr()?;
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        Ok(doors.get(&local).map_or(Way::Public, |door| Way::Private(Arc::clone(door))))
+        if let Some(door) = doors.get(&local) {
+            return Ok(Way::Private(Arc::clone(door)));
+        }
+        // A deployment's connection has the front door's own address at both ends; no other one is looked up.
+        let inside = caller.ip().to_canonical() == local.ip();
+        let workspace = inside.then(|| config.deployments.claim(caller)).flatten();
+        Ok(workspace.map_or(Way::Public, |workspace| Way::Deployment {
+            workspace: Arc::new(workspace),
+            public: config.allow_from.admits(caller.ip()),
+        }))
     }
 }
 

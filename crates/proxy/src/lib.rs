@@ -45,7 +45,10 @@ use std::{convert::Infallible, error::Error, io::Result as IoResult, sync::Arc, 
 
 use bytes::Bytes;
 use casemate_identity::TokenAuthority;
-use casemate_model::{inbound::AllowList, route::RouteTable};
+use casemate_model::{
+    inbound::{AllowList, DeploymentCallers},
+    route::RouteTable,
+};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -75,6 +78,8 @@ pub struct GatewayConfig {
     pub max_private_connections: usize,
     /// From where callers may connect to public listeners. Others are closed before the TLS handshake.
     pub allow_from: AllowList,
+    /// The connections of the platform's own deployments, which may come from anywhere.
+    pub deployments: DeploymentCallers,
     /// Longest time for a TLS handshake.
     pub handshake_timeout: Duration,
     /// Longest time for an idle connection, for the head of a request, and for a peer that takes nothing of what is
@@ -96,6 +101,7 @@ impl GatewayConfig {
             max_connections: 10_000,
             max_private_connections: 2_000,
             allow_from: AllowList::default(),
+            deployments: DeploymentCallers::default(),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(30),

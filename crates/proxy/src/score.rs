@@ -142,7 +142,12 @@ fn reach(shared: &Shared, name: &str, origin: &Origin) -> Result<Arc<Endpoint>, 
 
 fn refuse_way(endpoint: &str, origin: &Origin, closed: Closed) -> Refusal {
     let (code, message) = match (closed, origin) {
-        (Closed::NotAllowed, Origin::Public { caller } | Origin::Private { caller, .. }) => (
+        (
+            Closed::NotAllowed,
+            Origin::Public { caller }
+            | Origin::Private { caller, .. }
+            | Origin::Deployment { public: Some(caller), .. },
+        ) => (
             inbound::NOT_ALLOWED,
             format!(
                 "The address {caller} is not on the IP allow-list of the endpoint '{endpoint}'. Add it to the                  workspace's ipAllowlist, or call through the workspace's private endpoint."

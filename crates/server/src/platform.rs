@@ -14,7 +14,11 @@ use casemate_cli::{EnvironmentPython, UpArgs};
 use casemate_control::{Control, ControlConfig};
 use casemate_egress::{EgressConfig, EgressLimits, Gateway as EgressGateway, LogQuery};
 use casemate_identity::TokenAuthority;
-use casemate_model::{Clock, ResourceId, Secret, egress::LogEntry, inbound::AllowList};
+use casemate_model::{
+    Clock, ResourceId, Secret,
+    egress::LogEntry,
+    inbound::{AllowList, DeploymentCallers},
+};
 use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
 use casemate_proxy::{Gateway, GatewayConfig};
 use casemate_runtime::{Backend, LocalBackend, LogStore, PythonPolicy};
@@ -74,11 +78,13 @@ impl Platform {
         let sas_key = platform_secret(&store, &settings, "sas-key").await?;
         let tokens = Arc::new(TokenAuthority::new(&signing_key, bootstrap.tenant, url.clone(), clock.clone())?);
         let blob = Arc::new(BlobStore::open(&state.path().join("blobs"), sas_key, clock.clone())?);
+        let deployments = DeploymentCallers::default();
         let egress = EgressGateway::new(EgressConfig {
             upstream_dns: args.upstream_dns,
             log_dir: state.path().join("outbound"),
             limits: EgressLimits::default(),
             front_door: reachable(address),
+            callers: deployments.clone(),
         })?;
         let policy = python_policy(args.environment_python);
         let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), egress.clone(), policy)?;
@@ -129,6 +135,7 @@ impl Platform {
         });
         let mut gateway_config = GatewayConfig::new(args.region.clone(), args.domain.clone());
         gateway_config.allow_from = AllowList::parse(args.allow_from.iter().map(String::as_str))?;
+        gateway_config.deployments = deployments;
         let gateway = Gateway::new(gateway_config, routes, tokens, api);
         let (stop_gateway, stop_control) = (CancellationToken::new(), CancellationToken::new());
         let tls = casemate_pki::server_config(resolver);

@@ -19,8 +19,9 @@ use std::{
     time::Duration,
 };
 
-use casemate_model::egress::{
-    Breadth, EgressPolicy, HostName, HostPattern, IsolationMode, LogEntry, PortRanges, Rule, Target,
+use casemate_model::{
+    egress::{Breadth, EgressPolicy, HostName, HostPattern, IsolationMode, LogEntry, PortRanges, Rule, Target},
+    inbound::DeploymentCallers,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -63,6 +64,7 @@ struct World {
     gateway: Gateway,
     attachment: Option<Attachment>,
     policy: watch::Sender<Arc<EgressPolicy>>,
+    callers: DeploymentCallers,
     map: Arc<Map>,
     names: Names,
     /// Where the sandbox's listener is.
@@ -85,7 +87,9 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let names = Names::default();
         let upstream_dns = Some(name_server(&names));
-        let config = EgressConfig { upstream_dns, log_dir: dir.path().join("log"), limits, front_door: FRONT_DOOR };
+        let callers = DeploymentCallers::default();
+        let log_dir = dir.path().join("log");
+        let config = EgressConfig { upstream_dns, log_dir, limits, front_door: FRONT_DOOR, callers: callers.clone() };
         let gateway = Gateway::new(config).unwrap();
         let map = Arc::new(Map::default());
         let (policy, receiver) = watch::channel(Arc::new(policy));
@@ -96,7 +100,7 @@ impl World {
         let wire = Wire { map: Some(Arc::clone(&map)) };
         let attachment = gateway.attach_by(sockets, owner, receiver, identity, wire).unwrap();
         let next = AtomicU16::new(1);
-        Self { gateway, attachment: Some(attachment), policy, map, names, port, next, _dir: dir }
+        Self { gateway, attachment: Some(attachment), policy, callers, map, names, port, next, _dir: dir }
     }
 
     /// A host of this name at a public address of its own, whose `port` is served at `server`.

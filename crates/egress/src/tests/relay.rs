@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use casemate_model::egress::{PortRanges, PrivateDestination, Rule, Target};
+use casemate_model::{
+    ResourceId,
+    egress::{PortRanges, PrivateDestination, Rule, Target},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{FRONT_DOOR, World, internet, is_reset, only, read_all, read_some, rule, say, server::Server};
@@ -133,6 +136,10 @@ async fn private_rules_lead_where_they_say() {
         say(&mut stream, b"hello").await;
         assert_eq!(read_some(&mut stream, 5).await, b"hello", "{name}");
         assert_eq!(server.connections(), before + 1, "{name}");
+        // The front door is told whose connection it is; nobody else's are announced, nor are they when they are over.
+        let claimed = world.callers.claim(server.last_caller());
+        assert_eq!(claimed.as_ref().map(ResourceId::name), (name == "store.example").then_some("W"), "{name}");
+        assert!(world.callers.is_empty());
     }
     assert!(is_reset(&mut world.connect("gone.example", 5432).await).await);
     world.refused("not approved").await;

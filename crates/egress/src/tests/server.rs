@@ -3,10 +3,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use rustls::{
@@ -20,10 +17,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// A host that counts who connects and keeps what it is sent; gone with this.
+/// A host that notes who connects and keeps what it is sent; gone with this.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
-    connections: Arc<AtomicUsize>,
+    callers: Arc<Mutex<Vec<SocketAddr>>>,
     pub(super) heard: Arc<Mutex<Vec<u8>>>,
     _tasks: JoinSet<()>,
 }
@@ -35,17 +32,17 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (connections, heard) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
-        let (counted, kept) = (Arc::clone(&connections), Arc::clone(&heard));
+        let (callers, heard) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (noted, kept) = (Arc::clone(&callers), Arc::clone(&heard));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut streams = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::SeqCst);
+            while let Ok((stream, caller)) = listener.accept().await {
+                noted.lock().unwrap().push(caller);
                 streams.spawn(each(stream, Arc::clone(&kept)));
             }
         });
-        Self { address, connections, heard, _tasks: tasks }
+        Self { address, callers, heard, _tasks: tasks }
     }
 
     /// Sends back what it gets, until the client ends.
@@ -77,7 +74,12 @@ impl Server {
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+        self.callers.lock().unwrap().len()
+    }
+
+    /// The address that the latest connection came from.
+    pub(super) fn last_caller(&self) -> SocketAddr {
+        *self.callers.lock().unwrap().last().unwrap()
     }
 
     pub(super) fn heard(&self) -> String {

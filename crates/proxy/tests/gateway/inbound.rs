@@ -8,7 +8,7 @@ use std::{
 };
 
 use casemate_model::{
-    inbound::{AllowList, PrivateListener},
+    inbound::{AllowList, DeploymentCallers, PrivateListener},
     route::EndpointRoute,
 };
 use http::{Request, StatusCode};
@@ -274,5 +274,52 @@ async fn a_wildcard_listener_knows_private_addresses() {
             assert!(began.elapsed() < PATIENCE, "never {status}");
         }
         assert_eq!(call_at(&stage, at("127.0.5.10"), score("closed", "x")).await.status.as_u16(), 403);
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_of_this_machine_is_known_by_its_connection_and_nobody_else_gains_by_it() {
+    for allowed in ["", "203.0.113.0/24"] {
+        let callers = DeploymentCallers::default();
+        let stage = Stage::start_with(table(Vec::new()), |config| {
+            config.deployments = callers.clone();
+            config.allow_from = AllowList::parse((!allowed.is_empty()).then_some(allowed)).unwrap();
+        })
+        .await;
+        let open = allowed.is_empty();
+        let host = "w.blob.core.casemate.internal";
+        let request = |path: &str| with(at(score("x", "x"), path), "host", host);
+        let bound = || {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = socket.local_addr().unwrap();
+            (socket, address)
+        };
+        // A deployment's, while another program's connection of the same time is what it always was.
+        let (socket, address) = bound();
+        let (forgotten, forgotten_address) = bound();
+        let held = callers.register(address, workspace("w"));
+        drop(callers.register(forgotten_address, workspace("w")));
+        let stranger = connect("127.0.0.1", stage.address).await.unwrap();
+        let forgotten = forgotten.connect(stage.address).await.unwrap();
+        for stream in [stranger, forgotten] {
+            let stream = stage.tls_over(stream, "localhost", "http/1.1").await;
+            assert_eq!(stream.is_ok(), open, "{allowed}");
+            let Ok(stream) = stream else { continue };
+            let answer = stage.h1_over(stream).await.call(with(request("/c/f"), "host", "localhost")).await;
+            assert_eq!(answer.headers["x-origin"], "public");
+        }
+        let stream = socket.connect(stage.address).await.unwrap();
+        let stream = stage.tls_over(stream, "localhost", "http/1.1").await.unwrap();
+        let mut own = stage.h1_over(stream).await;
+        let expected = format!("deployment of w, public: {open}");
+        for _ in 0..2 {
+            let answer = own.call(with(request("/c/f"), "host", "localhost")).await;
+            assert_eq!(answer.headers["x-origin"], expected.as_str());
+        }
+        // Names are looked at as ever, and what is told once is not told again.
+        assert_eq!(own.call(request("/c/f")).await.status, StatusCode::MISDIRECTED_REQUEST);
+        assert!(callers.is_empty());
+        drop(held);
     }
 }

@@ -291,6 +291,9 @@ impl Stage {
             let origin = match request.extensions().get() {
                 Some(Origin::Public { .. }) => "public".to_owned(),
                 Some(Origin::Private { target, .. }) => target.name().to_owned(),
+                Some(Origin::Deployment { workspace, public }) => {
+                    format!("deployment of {}, public: {}", workspace.name(), public.is_some())
+                }
                 None => "nowhere".to_owned(),
             };
             let text = format!("management {}", request.uri().path());

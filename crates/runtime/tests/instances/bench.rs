@@ -83,6 +83,7 @@ fn gateway(state: &Path) -> Gateway {
         log_dir: state.join("outbound"),
         limits: EgressLimits::default(),
         front_door: ([127, 0, 0, 1], 9).into(),
+        callers: casemate_model::inbound::DeploymentCallers::default(),
     })
     .unwrap()
 }
