@@ -190,4 +190,18 @@ pub const ATTACKS: &[Attack] = &[
         r#"{"probe": "raw", "address": "fd00:77::2", "port": $WITNESS, "send": "leak"}"#,
         closed,
     ),
+    attack(
+        "57g",
+        "a token of another identity",
+        "metadata service: the endpoint's own identity alone",
+        r#"{"probe": "identity", "path": "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://storage.example/&client_id=11111111-2222-3333-4444-555555555555", "headers": {"Metadata": "true"}}"#,
+        http_refusal,
+    ),
+    attack(
+        "57h",
+        "what else a cloud's metadata service tells",
+        "metadata service: tokens alone",
+        r#"{"probe": "identity", "path": "/metadata/instance?api-version=2021-02-01", "headers": {"Metadata": "true"}}"#,
+        http_refusal,
+    ),
 ];

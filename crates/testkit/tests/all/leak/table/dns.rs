@@ -176,4 +176,15 @@ pub const ATTACKS: &[Attack] = &[
         r#"{"probe": "ask", "name": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.wild.example.net", "wait": 1}"#,
         empty_or_refused,
     ),
+    controlled(
+        attack(
+            "31b",
+            "a question to a resolver outside by IPv6",
+            "sandbox DNS: the platform answers for every address",
+            r#"{"probe": "ask", "name": "other.example.net", "server": "2001:4860:4860::8888"}"#,
+            no_such_name,
+        ),
+        r#"{"probe": "ask", "name": "approved.example.net", "server": "2001:4860:4860::8888"}"#,
+        |said| fake_address(said) && said["from"] == "2001:4860:4860::8888",
+    ),
 ];

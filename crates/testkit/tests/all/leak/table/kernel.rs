@@ -227,4 +227,11 @@ pub const ATTACKS: &[Attack] = &[
         r#"{"probe": "syscall", "number": 313, "arguments": [-1, 0, 0]}"#,
         not_permitted,
     ),
+    attack(
+        "60d",
+        "QUIC by IPv6",
+        "network namespace: UDP ends here",
+        r#"{"probe": "udp", "address": "2a00:1450::10", "port": 443, "wait": 1}"#,
+        closed_or_silent,
+    ),
 ];

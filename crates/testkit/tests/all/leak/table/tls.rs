@@ -128,4 +128,11 @@ pub const ATTACKS: &[Attack] = &[
         r#"{"probe": "hello", "address": "approved.example.net", "form": "post-quantum"}"#,
         open,
     ),
+    attack(
+        "1b",
+        "raw IPv6 address on 443",
+        "gateway: addresses need a service tag",
+        r#"{"probe": "raw", "address": "2a00:1450::10", "port": 443, "send": "leak"}"#,
+        closed,
+    ),
 ];
