@@ -25,6 +25,7 @@ enum Origin {
 /// Codes of faults that the client raises itself.
 const LOCAL_CODES: &[&str] = &[
     "PlatformNotReachable",
+    "EndpointNotReachable",
     "CertificateNotTrusted",
     "RequestTimedOut",
     "ConnectionBroken",

@@ -36,7 +36,9 @@ pub fn prepare(log: &str) -> Result<()> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     casemate_sandbox::prepare_process()?;
     raise_descriptor_limit();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| log.into());
+    // What a model sends as a hello is no news: rustls would warn of each that it can't read.
+    let quiet = format!("{log},rustls=error");
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| quiet.into());
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     Ok(())

@@ -92,6 +92,11 @@ async fn faults_of_the_connection() {
     let fault = client.get("/thing").await.unwrap_err();
     assert_eq!(fault.code, "PlatformNotReachable");
     assert!(fault.message.contains("casemate up"), "{}", fault.message);
+    let client = Client::new(&peer.url, Some(peer.ca_pem.as_bytes()), credential()).unwrap();
+    let call = client.http().request(reqwest::Method::POST, format!("https://{closed}/score").parse().unwrap());
+    let fault = client.http().send_once(call).await.unwrap_err();
+    assert_eq!(fault.code, "EndpointNotReachable");
+    assert!(fault.message.contains(&closed.to_string()), "{}", fault.message);
     for (url, ca) in [
         ("http://127.0.0.1:1", None),
         ("nonsense", None),

@@ -51,6 +51,11 @@ fn private(target: &str) -> Origin {
     }
 }
 
+fn deployed(workspace: &str, public: Option<&str>) -> Origin {
+    let public = public.map(|caller| caller.parse().unwrap());
+    Origin::Deployment { workspace: ResourceId::parse(workspace).unwrap(), public }
+}
+
 const DISABLED: &str = "PublicNetworkAccessDisabled";
 
 #[tokio::test]
@@ -90,6 +95,8 @@ async fn a_workspace_without_public_access_is_reached_through_its_private_endpoi
         (outside(), "POST", &format!("{own}/listKeys"), Value::Null, 403),
         (private(&other), "GET", &endpoints, Value::Null, 403),
         (private(&other), "GET", &own, Value::Null, 403),
+        (deployed(&own, Some("127.0.0.1")), "GET", &made, Value::Null, 403),
+        (deployed(&own, None), "GET", &own, Value::Null, 403),
         (private(storage.as_str().unwrap()), "GET", &made, Value::Null, 403),
         (private(storage.as_str().unwrap()), "GET", &world.path("/resourceGroups/g"), Value::Null, 403),
         // The same through its own.
@@ -161,6 +168,11 @@ async fn files_are_closed_with_their_workspace() {
             (private(&other), listing(container), 403),
             (private(&own), listing(container), 200),
             (private(storage.as_str().unwrap()), listing(container), 200),
+            (deployed(&own, None), listing(container), 200),
+            (deployed(&own, Some("127.0.0.1")), listing(&spelled), 200),
+            (deployed(&other, None), listing(container), 403),
+            (deployed(&other, Some("127.0.0.1")), listing(container), when_open),
+            (deployed(&other, Some("127.0.0.1")), listing(&spelled), when_open),
         ] {
             let (status, body) = caller.call(origin.clone(), "GET", &path, Value::Null).await;
             assert_eq!(status.as_u16(), expected, "{path} from {origin:?}, closed: {closed}: {body}");

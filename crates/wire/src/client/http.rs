@@ -123,7 +123,7 @@ impl Http {
     /// ones and after 429, 502, 503 and 504. The last answer is returned whatever its status.
     ///
     /// # Errors
-    /// `PlatformNotReachable`, `CertificateNotTrusted`, `RequestTimedOut` or `ConnectionBroken`.
+    /// `PlatformNotReachable`, `EndpointNotReachable`, `CertificateNotTrusted`, `RequestTimedOut` or `ConnectionBroken`.
     pub async fn send(
         &self,
         idempotence: Idempotence,
@@ -183,6 +183,11 @@ impl Http {
         Ok(Answer { status, headers, body })
     }
 
+    /// Whether this is the platform's own address, and not an endpoint's.
+    fn is_at(&self, origin: &str) -> bool {
+        reqwest::Url::parse(&self.base).is_ok_and(|base| base.origin().ascii_serialization() == origin)
+    }
+
     fn fault(&self, error: &reqwest::Error) -> Fault {
         let why = causes(error);
         let unavailable = |code: &str, message: String| Fault::new(FaultKind::Unavailable, code, message);
@@ -194,6 +199,16 @@ impl Http {
                 format!(
                     "The certificate of '{}' is not trusted: {why}. Name the platform's ca.pem with SSL_CERT_FILE (see `casemate env`), or with --ca-file at `casemate login`.",
                     self.base
+                ),
+            );
+        }
+        let elsewhere = error.url().map(|url| url.origin().ascii_serialization()).filter(|at| !self.is_at(at));
+        if let Some(at) = elsewhere.filter(|_| error.is_connect()) {
+            return unavailable(
+                "EndpointNotReachable",
+                format!(
+                    "The endpoint at '{at}' can't be reached from here: {why}. Without public network access its name leads somewhere only inside a \
+                     virtual network with the workspace's private endpoint: call it from there, or set public_network_access to enabled."
                 ),
             );
         }
