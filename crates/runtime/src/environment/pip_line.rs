@@ -76,12 +76,16 @@ fn option(text: &str) -> Result<PipLine, String> {
     let split = text.split_once(|c: char| c == '=' || c.is_whitespace());
     let (name, value) = split.map_or((text, ""), |(name, value)| (name, value.trim()));
     let address = |what: &str| {
-        let url = Url::parse(value).map_err(|_| format!("{name} wants the address of {what} (https://…)"))?;
-        if matches!(url.scheme(), "http" | "https") {
-            Ok(value.to_owned())
-        } else {
-            Err(format!("{name} takes only http and https addresses here: the platform doesn't have your local files"))
+        let wants = || format!("{name} wants the address of {what} (https://…)");
+        let url = Url::parse(value).map_err(|_| wants())?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!(
+                "{name} takes only http and https addresses here: the platform doesn't have your local files"
+            ));
         }
+        // Of addresses that are understood although they are misspelled, such as https:/host, no credentials can be masked.
+        let rest = value.split_once("://").map(|(_, rest)| rest);
+        if rest.is_some_and(|rest| !rest.starts_with(['/', '\\'])) { Ok(value.to_owned()) } else { Err(wants()) }
     };
     match name {
         "-i" | "--index-url" | "--pypi-url" => address("a package index").map(PipLine::IndexUrl),
@@ -261,6 +265,8 @@ mod tests {
             ("--hash=sha256:0", "not supported"),
             ("--index-url", "address"),
             ("--index-url file:///srv/wheels", "http and https"),
+            ("--index-url https:/user:password@example.org", "address"),
+            ("--index-url https:////user:password@example.org", "address"),
             ("--find-links ./wheels", "address"),
             ("six==1.16.0 --hash=sha256:0", "options after"),
             ("./dist/pkg-1.0-py3-none-any.whl", "on your machine"),
