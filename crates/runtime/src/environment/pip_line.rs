@@ -77,6 +77,9 @@ fn option(text: &str) -> Result<PipLine, String> {
     let (name, value) = split.map_or((text, ""), |(name, value)| (name, value.trim()));
     let address = |what: &str| {
         let wants = || format!("{name} wants the address of {what} (https://…)");
+        if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(wants());
+        }
         let url = Url::parse(value).map_err(|_| wants())?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!(
@@ -266,6 +269,7 @@ mod tests {
             ("--index-url", "address"),
             ("--index-url file:///srv/wheels", "http and https"),
             ("--index-url https:/user:password@example.org", "address"),
+            ("--index-url https://example.org/simple\tmore", "address"),
             ("--index-url https:////user:password@example.org", "address"),
             ("--find-links ./wheels", "address"),
             ("six==1.16.0 --hash=sha256:0", "options after"),
