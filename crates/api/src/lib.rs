@@ -55,4 +55,4 @@ pub use call::{Call, Query, Target};
 pub use context::OpContext;
 pub use error::ApiError;
 pub use front::router;
-pub use state::{ApiConfig, ApiState, DeploymentLogs, NothingLogged, OutboundLog};
+pub use state::{ApiConfig, ApiState, DeploymentLogs, OutboundLog};

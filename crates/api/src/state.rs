@@ -37,16 +37,6 @@ pub trait OutboundLog: Send + Sync {
     ) -> io::Result<(Vec<LogEntry>, u64)>;
 }
 
-/// The outbound log of a platform whose deployments have no gateway.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NothingLogged;
-
-impl OutboundLog for NothingLogged {
-    fn read(&self, _: &ResourceId, _: bool, after: Option<u64>, _: usize) -> io::Result<(Vec<LogEntry>, u64)> {
-        Ok((Vec::new(), after.unwrap_or(0)))
-    }
-}
-
 /// The platform's own facts.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {

@@ -101,23 +101,26 @@ impl Platform {
         let dir = tempfile::Builder::new().prefix("casemate-test-").tempdir()?;
         let state = dir.path().join("state");
         seed_cache(&state)?;
-        let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let (program, log) = (binary(), state.with_extension("log"));
-        let enter = Vec::new();
-        let mut platform = Self {
-            process: None,
-            log,
-            state,
-            url: String::new(),
-            port: 0,
-            extra,
-            program,
-            user: None,
-            enter,
-            _dir: dir,
-        };
+        let mut platform = Self::new(dir, state);
+        platform.extra = extra.iter().map(|word| (*word).to_owned()).collect();
         platform.launch()?;
         Ok(platform)
+    }
+
+    /// One that was not started yet, with its log in `dir`.
+    fn new(dir: TempDir, state: PathBuf) -> Self {
+        Self {
+            process: None,
+            state,
+            log: dir.path().join("state.log"),
+            url: String::new(),
+            port: 0,
+            extra: Vec::new(),
+            program: binary(),
+            user: None,
+            enter: Vec::new(),
+            _dir: dir,
+        }
     }
 
     /// Moves the platform, which must not run, behind the commands `enter` (see [`world::World::enter`]) and gives it
@@ -147,18 +150,7 @@ impl Platform {
     pub fn start_at(state: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("casemate-test-").tempdir()?;
         seed_cache(state)?;
-        let mut platform = Self {
-            process: None,
-            state: state.to_owned(),
-            log: dir.path().join("state.log"),
-            url: String::new(),
-            port: 0,
-            extra: Vec::new(),
-            program: binary(),
-            user: None,
-            enter: Vec::new(),
-            _dir: dir,
-        };
+        let mut platform = Self::new(dir, state.to_owned());
         platform.launch()?;
         Ok(platform)
     }
@@ -181,18 +173,8 @@ impl Platform {
         fs::create_dir(&home)?;
         std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY))?;
         let state = home.join("state");
-        let mut platform = Self {
-            process: None,
-            log: state.with_extension("log"),
-            state,
-            url: String::new(),
-            port: 0,
-            extra: Vec::new(),
-            program,
-            user: Some(NOBODY),
-            enter: Vec::new(),
-            _dir: dir,
-        };
+        let mut platform = Self::new(dir, state);
+        (platform.program, platform.user) = (program, Some(NOBODY));
         platform.launch()?;
         Ok(platform)
     }

@@ -252,9 +252,7 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
     if tx.resource_mark_deleting(id, &condition).await?.is_none() {
         return Ok(respond::no_content());
     }
-    for inner in tx.resource_list(&Filter::default().within(id)).await? {
-        tx.resource_remove(&inner.id).await?;
-    }
+    shape::remove_inner(&mut tx, id).await?;
     tx.resource_remove(id).await?;
     tx.commit().await?;
     Ok(respond::ok(&Value::Object(Map::new())))

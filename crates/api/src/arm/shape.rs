@@ -1,7 +1,7 @@
 //! Checks that every resource's body goes through, and faults that every family uses.
 
 use casemate_model::{Fault, Resource, ResourceId};
-use casemate_store::Tx;
+use casemate_store::{Filter, Tx};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -24,6 +24,14 @@ pub(crate) fn group_not_found(name: &str) -> Fault {
         "Resource group '{name}' could not be found. Create it first: casemate group create -n {name} -l REGION."
     );
     Fault::not_found("ResourceGroupNotFound", message).at(name)
+}
+
+/// Removes everything that lies in a resource, at any depth.
+pub(crate) async fn remove_inner(tx: &mut Tx, id: &ResourceId) -> Result<(), ApiError> {
+    for inner in tx.resource_list(&Filter::default().within(id)).await? {
+        tx.resource_remove(&inner.id).await?;
+    }
+    Ok(())
 }
 
 /// The row that a new resource is to lie in: it must be there, and not on its way out.

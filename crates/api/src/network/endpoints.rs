@@ -285,9 +285,7 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
         return Ok(respond::no_content());
     }
     apply::release(&mut tx, ctx, id).await?;
-    for inner in tx.resource_list(&Filter::default().within(id)).await? {
-        tx.resource_remove(&inner.id).await?;
-    }
+    common::remove_inner(&mut tx, id).await?;
     tx.resource_remove(id).await?;
     tx.commit().await?;
     Ok(shape::deleted())

@@ -33,7 +33,7 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call, kind:
         (Target::Resource(id), &Method::PUT | &Method::PATCH) if let Some(kind) = kind => {
             write(ctx, state, call, id, kind).await
         }
-        (Target::Resource(id), &Method::DELETE) if kind.is_some() => delete(ctx, state, call, id).await,
+        (Target::Resource(id), &Method::DELETE) if kind.is_some() => shape::delete(ctx, state, call, id).await,
         _ => call.method_not_allowed(),
     })
 }
@@ -145,18 +145,6 @@ fn normalized(
         body[OWNERS] = owners.clone();
     }
     Ok(body)
-}
-
-async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {
-    ctx.authorize_call(call)?;
-    let condition = call.condition()?;
-    let mut tx = state.store.begin().await?;
-    if tx.resource_mark_deleting(id, &condition).await?.is_none() {
-        return Ok(respond::no_content());
-    }
-    tx.resource_remove(id).await?;
-    tx.commit().await?;
-    Ok(shape::deleted())
 }
 
 fn fqdn(zone: &str, name: &str) -> String {

@@ -32,17 +32,7 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
             let put = shape::patch_tags(ctx, state, call, id).await?;
             Ok(respond::written_as(&put, &shape::public(&put.resource)))
         }
-        (Target::Resource(id), &Method::DELETE) => {
-            ctx.authorize_call(call)?;
-            let condition = call.condition()?;
-            let mut tx = state.store.begin().await?;
-            if tx.resource_mark_deleting(id, &condition).await?.is_none() {
-                return Ok(respond::no_content());
-            }
-            tx.resource_remove(id).await?;
-            tx.commit().await?;
-            Ok(shape::deleted())
-        }
+        (Target::Resource(id), &Method::DELETE) => shape::delete(ctx, state, call, id).await,
         (Target::Collection { .. }, &Method::GET) => {
             let rows = shape::list(ctx, state, call).await?;
             respond::list(ctx, call, &call.path(), rows.iter().map(shape::public).collect())

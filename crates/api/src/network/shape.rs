@@ -46,6 +46,19 @@ pub(super) async fn head(ctx: &OpContext, state: &ApiState, call: &Call, id: &Re
     Ok(respond::no_content())
 }
 
+/// `DELETE` of a resource that nothing lies in and that nothing else follows.
+pub(super) async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {
+    ctx.authorize_call(call)?;
+    let condition = call.condition()?;
+    let mut tx = state.store.begin().await?;
+    if tx.resource_mark_deleting(id, &condition).await?.is_none() {
+        return Ok(respond::no_content());
+    }
+    tx.resource_remove(id).await?;
+    tx.commit().await?;
+    Ok(deleted())
+}
+
 /// A PATCH, which changes tags only.
 pub(super) async fn patch_tags(
     ctx: &OpContext,

@@ -245,9 +245,7 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
         );
         return Err(Fault::invalid("InUseSubnetCannotBeDeleted", message).at(id.as_str()).into());
     }
-    for inner in tx.resource_list(&Filter::default().within(id)).await? {
-        tx.resource_remove(&inner.id).await?;
-    }
+    common::remove_inner(&mut tx, id).await?;
     apply::release(&mut tx, ctx, id).await?;
     tx.resource_remove(id).await?;
     tx.commit().await?;

@@ -180,18 +180,21 @@ impl Demo<'_> {
     }
 }
 
+/// What a model answered, from what `invoke` prints.
+fn answer(printed: &str) -> Result<serde_json::Value> {
+    let read =
+        |text: &str| serde_json::from_str::<serde_json::Value>(text).context("the endpoint's answer is not JSON");
+    let answer = read(printed.trim())?;
+    // The command line prints the body as a JSON string, as the original does.
+    answer.as_str().map_or_else(|| Ok(answer.clone()), read)
+}
+
 /// The endpoint must say what the trained model says.
 fn check_answer(answer: &str, trained: &serde_json::Value) -> Result<()> {
     let numbers = |value: &serde_json::Value| -> Vec<f64> {
         value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect()
     };
-    let mut answer: serde_json::Value =
-        serde_json::from_str(answer.trim()).context("the endpoint's answer is not JSON")?;
-    // The command line prints the body as a JSON string, as the original does.
-    if let Some(body) = answer.as_str() {
-        answer = serde_json::from_str(body).context("the endpoint's answer is not JSON")?;
-    }
-    let (said, expected) = (numbers(&answer), numbers(&trained["expected"]));
+    let (said, expected) = (numbers(&self::answer(answer)?), numbers(&trained["expected"]));
     let same =
         said.len() == expected.len() && said.iter().zip(&expected).all(|(one, other)| (one - other).abs() < 1e-6);
     if !same || said.is_empty() {

@@ -51,10 +51,7 @@ impl Demo<'_> {
             "ml online-endpoint invoke -n {ENDPOINT} --deployment-name reach --request-file reach-request.json {scope}"
         );
         let said = steps.run("let it try", self.casemate(&line)).await?;
-        let mut said: Value = serde_json::from_str(said.trim())?;
-        if let Some(text) = said.as_str() {
-            said = serde_json::from_str(text)?;
-        }
+        let said = super::answer(&said)?;
         let outcome = |destination: &str| said[destination].as_str().unwrap_or_default().to_owned();
         for (destination, why) in [(storage.as_str(), "the workspace's storage"), (UNAPPROVED, "no rule")] {
             steps.say(&format!("    {destination} ({why}): {}", outcome(destination)));

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::{ApiConfig, ApiState, DeploymentLogs, NothingLogged, router};
+use crate::{ApiConfig, ApiState, DeploymentLogs, router, testing::Decisions};
 
 pub(super) const URL: &str = "https://127.0.0.1:8443";
 
@@ -85,7 +85,7 @@ impl Bench {
             tokens: Arc::clone(&tokens),
             blob,
             logs: Arc::new(Logs),
-            outbound: Arc::new(NothingLogged),
+            outbound: Arc::new(Decisions::default()),
             tags: Arc::default(),
             own_addresses: Arc::from([]),
             config,
