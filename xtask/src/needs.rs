@@ -27,6 +27,9 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("unbound", &["test", "-x", "/usr/sbin/unbound-checkconf"]),
     ("dnsmasq-base", &["/usr/sbin/dnsmasq", "--version"]),
     ("iproute2", &["ip", "-V"]),
+    ("pebble", &["test", "-x", "/usr/bin/pebble"]),
+    ("testssl.sh", &["test", "-x", "/usr/bin/testssl"]),
+    ("sslscan", &["sslscan", "--version"]),
 ];
 
 /// Makes sure of the Debian packages. Installing asks for root.
@@ -91,13 +94,13 @@ fn cargo_command(name: &str) -> Result<()> {
     shell::step(&format!("install {package} (once, some minutes)"), &mut install)
 }
 
-/// Makes sure of a Python with the clients that the end-to-end tests drive, and gives its interpreter. It is made once
-/// for each content of the requirements and each Python.
+/// Makes sure of a Python with the clients that the end-to-end tests drive, as a file in `tests/e2e` lists them, and gives
+/// its interpreter. It is made once for each content of the file and each Python.
 ///
 /// # Errors
 /// When it cannot be made; a half-made one is made anew the next time.
-pub fn python(project: &Project) -> Result<PathBuf> {
-    let requirements = project.root.join("tests/e2e/requirements.txt");
+pub fn python(project: &Project, requirements: &str) -> Result<PathBuf> {
+    let requirements = project.root.join("tests/e2e").join(requirements);
     let wanted =
         fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let about = "import sys; print(sys.executable, sys.version)";

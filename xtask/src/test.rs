@@ -2,7 +2,7 @@
 //! so that one run tells all and its last line is the tests' summary.
 
 use std::{
-    path::Path,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
     needs::packages()?;
     needs::cargo_tools()?;
-    let python = needs::python(project)?;
+    let pythons = Pythons::ready(project)?;
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(cargo());
         command.current_dir(&project.root).args(arguments);
@@ -40,7 +40,7 @@ pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
     for error in &failed {
         eprintln!("error: {error:#}");
     }
-    let passed = nextest(project, &python, &["--workspace"], long)?;
+    let passed = nextest(project, &pythons, &["--workspace"], long)?;
     Ok(if passed && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -51,23 +51,39 @@ pub fn run(project: &Project, long: bool) -> Result<ExitCode> {
 pub fn leaks(project: &Project, long: bool) -> Result<ExitCode> {
     needs::packages()?;
     needs::cargo_tools()?;
-    let python = needs::python(project)?;
+    let pythons = Pythons::ready(project)?;
     let mut build = Command::new(cargo());
     build.current_dir(&project.root).args(["build", "--package", "casemate", "--bins"]);
     shell::step("build", &mut build)?;
-    let passed = nextest(project, &python, &["--package", "casemate-testkit", "-E", "test(/^leak::/)"], long)?;
+    let passed = nextest(project, &pythons, &["--package", "casemate-testkit", "-E", "test(/^leak::/)"], long)?;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The interpreters with the clients that the end-to-end tests drive.
+struct Pythons {
+    /// With the SDK's first generation.
+    first: PathBuf,
+    /// With its second.
+    second: PathBuf,
+}
+
+impl Pythons {
+    fn ready(project: &Project) -> Result<Self> {
+        let first = needs::python(project, "requirements-v1.txt")?;
+        Ok(Self { first, second: needs::python(project, "requirements.txt")? })
+    }
+}
+
 /// Runs the tests that `which` names; says whether all of them passed.
-fn nextest(project: &Project, python: &Path, which: &[&str], long: bool) -> Result<bool> {
+fn nextest(project: &Project, pythons: &Pythons, which: &[&str], long: bool) -> Result<bool> {
     let mut tests = Command::new(cargo());
     tests
         .current_dir(&project.root)
         .args(["nextest", "run", "--no-fail-fast"])
         .args(which)
         .env("CASEMATE_BIN", needs::binary(&project.target, "debug"))
-        .env("CASEMATE_TEST_PYTHON", python)
+        .env("CASEMATE_TEST_PYTHON", &pythons.second)
+        .env("CASEMATE_TEST_PYTHON_V1", &pythons.first)
         .env("CASEMATE_TEST_CACHE", needs::download_cache(project));
     if long {
         tests.args(["--profile", "long"]).env("CASEMATE_TEST_LONG", "1");

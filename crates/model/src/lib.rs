@@ -4,6 +4,7 @@
 //! This room does no I/O, knows no runtime (tokio) and no HTTP: what is here can be tested with a table.
 
 pub mod asset;
+pub mod challenge;
 pub mod clock;
 pub mod deployment;
 pub mod egress;
@@ -21,6 +22,7 @@ pub mod operation;
 pub mod resource;
 pub mod route;
 pub mod secret;
+pub mod tls;
 pub mod traffic;
 pub mod workspace;
 

@@ -57,6 +57,15 @@ pub fn python() -> PathBuf {
     env::var_os("CASEMATE_TEST_PYTHON").expect("CASEMATE_TEST_PYTHON is set by `cargo xtask test`").into()
 }
 
+/// The Python with the first generation of the SDK (`CASEMATE_TEST_PYTHON_V1`, set by `cargo xtask test`).
+///
+/// # Panics
+/// When the variable is not set.
+#[must_use]
+pub fn python_v1() -> PathBuf {
+    env::var_os("CASEMATE_TEST_PYTHON_V1").expect("CASEMATE_TEST_PYTHON_V1 is set by `cargo xtask test`").into()
+}
+
 /// The root of the project.
 ///
 /// # Panics

@@ -1,0 +1,1 @@
+//! Certificates from any ACME certificate authority (RFC 8555).
