@@ -11,6 +11,7 @@
 mod authority;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod issuer;
 mod leaf;
 mod name;
 mod serve;
@@ -18,6 +19,7 @@ mod serve;
 use casemate_model::{Fault, FaultKind};
 
 pub use authority::{CaMaterial, CertificateAuthority, INTERMEDIATE_VALIDITY, ROOT_VALIDITY};
+pub use issuer::{BoxFuture, BuiltIn, DEFAULT_VALIDITY, IssueError, Issuer, RenewalWindow};
 pub use leaf::Leaf;
 pub use serve::{CertificateMap, CertificateResolver, server_config};
 
