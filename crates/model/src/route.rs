@@ -21,11 +21,38 @@ use crate::{
     traffic::{Mirror, TrafficSplit},
 };
 
-/// All endpoints of the platform.
+/// All endpoints and all services of the first generation.
 #[derive(Debug, Clone, Default)]
 pub struct RouteTable {
     /// By lower-case endpoint name, which is unique on the platform.
     pub endpoints: HashMap<String, Arc<EndpointRoute>>,
+    /// By lower-case service name, which is unique on the platform.
+    pub services: HashMap<String, Arc<ServiceRoute>>,
+    /// What is found at the host names of computes and services, by lower-case name without a trailing dot. Endpoints'
+    /// own hosts are not here: they follow from the endpoint's name.
+    pub hosts: HashMap<String, HostRoute>,
+}
+
+/// One service of the first generation: an endpoint behind other addresses.
+#[derive(Debug, Clone)]
+pub struct ServiceRoute {
+    /// Who may call it and what answers.
+    pub endpoint: Arc<EndpointRoute>,
+    /// The compute that it runs on; services that run on none have a host name of their own.
+    pub compute: Option<ResourceId>,
+    /// Whether it may be called on the plain port.
+    pub plain: bool,
+    /// Whether it may be called on the TLS port.
+    pub tls: bool,
+}
+
+/// What is found at a host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRoute {
+    /// The services of this compute, at `/api/v1/service/<name>/score` and `…/swagger.json`.
+    Compute(ResourceId),
+    /// The service with this lower-case name, at `/`, `/score` and `/swagger.json`.
+    Service(String),
 }
 
 /// SHA-256 of a key: what the router compares with, so that no table holds a key itself.

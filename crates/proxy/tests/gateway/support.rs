@@ -242,6 +242,7 @@ pub fn table(endpoints: Vec<EndpointRoute>) -> RouteTable {
             .into_iter()
             .map(|route| (route.name.to_lowercase(), Arc::new(route)))
             .collect::<HashMap<_, _>>(),
+        ..RouteTable::default()
     }
 }
 
