@@ -22,6 +22,8 @@ pub enum AuthMode {
     AMLToken,
     /// A token of the identity provider for the scoring audience, plus a role.
     AADToken,
+    /// Not at all: anybody may call. Only services of the first generation can be this open; endpoints can't.
+    None,
 }
 
 /// `properties` of an endpoint, in the public shape. Unknown fields are kept in `body` and ignored here.
