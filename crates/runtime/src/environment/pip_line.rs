@@ -87,7 +87,7 @@ fn option(text: &str) -> Result<PipLine, String> {
             ));
         }
         // Of addresses that are understood although they are misspelled, such as https:/host, no credentials can be masked.
-        let rest = value.split_once("://").map(|(_, rest)| rest);
+        let rest = value.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
         if rest.is_some_and(|rest| !rest.starts_with(['/', '\\'])) { Ok(value.to_owned()) } else { Err(wants()) }
     };
     match name {
@@ -271,6 +271,7 @@ mod tests {
             ("--index-url https:/user:password@example.org", "address"),
             ("--index-url https://example.org/simple\tmore", "address"),
             ("--index-url https:////user:password@example.org", "address"),
+            ("--index-url https:user:password@example.org://user:password@other.example.org", "address"),
             ("--find-links ./wheels", "address"),
             ("six==1.16.0 --hash=sha256:0", "options after"),
             ("./dist/pkg-1.0-py3-none-any.whl", "on your machine"),
