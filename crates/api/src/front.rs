@@ -23,6 +23,7 @@ use crate::{
     inbound, metadata,
     state::ApiState,
     token::{self, Issuer},
+    v1,
 };
 
 /// The largest body of a management request, in bytes.
@@ -103,6 +104,9 @@ impl Front {
         if path.trim_end_matches('/').eq_ignore_ascii_case("/metadata/endpoints") {
             return Ok(metadata::answer(&self.state.config, &base, &query));
         }
+        if v1::discovery::is_asked(request.method(), path) {
+            return Ok(v1::discovery::answer(&base));
+        }
         if let Some(route) = token::Route::parse(path) {
             let directory = self.directory.get().await?;
             let (parts, body) = request.into_parts();
@@ -111,15 +115,30 @@ impl Front {
             return Ok(self.issuer.answer(&self.state, &directory, route, &asked).await);
         }
         let ctx = self.authenticate(request.headers(), id, base, origin).await?;
-        let target = Target::parse(request.method(), path)?;
+        match v1::Door::of(path) {
+            Some(door) => Ok(v1::shaped(self.handle(&ctx, request, query, Some(door)).await)),
+            None => self.handle(&ctx, request, query, None).await,
+        }
+    }
+
+    /// Reads the rest of a request of a known caller and hands it to its family, by way of `door` when it is one of the
+    /// first generation of the SDK.
+    async fn handle(&self, ctx: &OpContext, request: Request<Body>, query: Query, door: Option<v1::Door>) -> Outcome {
         let (parts, body) = request.into_parts();
+        let (target, rest) = match door {
+            Some(door) => door.parse(&parts.method, parts.uri.path())?,
+            None => (Target::parse(&parts.method, parts.uri.path())?, Vec::new()),
+        };
         let body = if parts.method == Method::GET || parts.method == Method::HEAD {
             Bytes::new()
         } else {
             read_body(&parts, body).await?
         };
         let call = Call { method: parts.method, target, query, headers: parts.headers, body };
-        arm::dispatch(&ctx, &self.state, &call).await
+        match door {
+            Some(door) => v1::dispatch(ctx, &self.state, door, call, rest).await,
+            None => arm::dispatch(ctx, &self.state, &call).await,
+        }
     }
 
     /// Who asks, from the bearer token.

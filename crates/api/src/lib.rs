@@ -44,6 +44,7 @@ pub mod respond;
 mod state;
 pub mod template;
 mod token;
+mod v1;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;

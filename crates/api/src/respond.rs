@@ -67,7 +67,13 @@ pub fn written_as(put: &Put, body: &Value) -> Response {
 /// The answer to a PUT or PATCH that goes on in the background: 201 or 200 with the resource, and where to poll.
 #[must_use]
 pub fn accepted_put(ctx: &OpContext, put: &Put, operation: &Operation) -> Response {
-    let response = json(created_or_ok(put.created), &put.resource.to_public());
+    accepted_put_as(ctx, put, operation, &put.resource.to_public())
+}
+
+/// As [`accepted_put`], with a shape of its own.
+#[must_use]
+pub fn accepted_put_as(ctx: &OpContext, put: &Put, operation: &Operation, body: &Value) -> Response {
+    let response = json(created_or_ok(put.created), body);
     with_operation(ctx, with_etag(response, &put.resource), operation, false)
 }
 

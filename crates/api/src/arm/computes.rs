@@ -1,15 +1,11 @@
-//! Kubernetes and other computes: not on this platform yet, said in so many words.
-
-use casemate_model::{Fault, FaultKind};
-use http::Method;
-use serde_json::{Value, json};
+//! Computes by way of the resource manager: what a workspace's absence means, and the rest in [`crate::v1::compute`].
 
 use super::shape;
 use crate::{
-    call::{Call, Target},
+    call::Call,
     context::{OpContext, Outcome},
-    respond,
     state::ApiState,
+    v1::compute,
 };
 
 pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> Outcome {
@@ -21,21 +17,5 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
     {
         return Err(shape::not_found(&workspace).into());
     }
-    match (&call.target, &call.method) {
-        (Target::Resource(_), &Method::PUT | &Method::PATCH) => {
-            let body = call.json()?;
-            let given = body.get("properties").and_then(|properties| properties.get("computeType"));
-            let kind = given.and_then(Value::as_str).unwrap_or("Kubernetes");
-            let shown: String = kind.chars().take(40).collect();
-            let message = format!(
-                "{shown} compute is not available on this platform yet. Use managed online endpoints: leave 'compute' \
-                 out of the endpoint's YAML."
-            );
-            Err(Fault::new(FaultKind::NotImplemented, "NotImplemented", message).into())
-        }
-        (Target::Collection { .. }, &Method::GET) => Ok(respond::ok(&json!({"value": []}))),
-        (Target::Resource(_), &Method::DELETE) => Ok(respond::no_content()),
-        (Target::Resource(id) | Target::Action { resource: id, .. }, _) => Err(shape::not_found(id).into()),
-        _ => call.method_not_allowed(),
-    }
+    compute::handle(ctx, state, call).await
 }

@@ -31,13 +31,7 @@ use crate::{
 
 /// Answers a call about any resource.
 pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> Outcome {
-    if let Some(subscription) = call.target.scope().and_then(|scope| scope.subscription())
-        && subscription != state.config.subscription.to_string()
-    {
-        let own = state.config.subscription;
-        let message = format!("The subscription '{subscription}' could not be found. This platform has one: '{own}'.");
-        return Err(Fault::not_found("SubscriptionNotFound", message).into());
-    }
+    check_subscription(state, call)?;
     let kind = call.target.kind();
     if let Some((_, "register" | "unregister")) = kind.split_once('/') {
         return providers::register(ctx, call);
@@ -72,6 +66,18 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
             }
             ml::dispatch(ctx, state, call).await.unwrap_or_else(|| Err(unknown(call, &kind)))
         }
+    }
+}
+
+/// Insists that the call is about the platform's one subscription, or about none.
+pub(crate) fn check_subscription(state: &ApiState, call: &Call) -> Result<(), Fault> {
+    let own = state.config.subscription;
+    match call.target.scope().and_then(|scope| scope.subscription()) {
+        Some(given) if given != own.to_string() => {
+            let message = format!("The subscription '{given}' could not be found. This platform has one: '{own}'.");
+            Err(Fault::not_found("SubscriptionNotFound", message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -11,9 +11,11 @@ use crate::{
     error::ApiError,
     respond,
     state::ApiState,
+    v1::compute,
 };
 
 const WORKSPACE: &str = "microsoft.machinelearningservices/workspaces";
+const COMPUTE: &str = "microsoft.machinelearningservices/workspaces/computes";
 
 /// Writes one resource of a template.
 ///
@@ -62,6 +64,7 @@ pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: Map
         WORKSPACE => workspaces::show(ctx, state, row, rules),
         "microsoft.authorization/roleassignments" => roles::show(row),
         known if generic::is_known(known) => generic::show(ctx, state, row),
+        COMPUTE => compute::show(ctx, row),
         _ => row.to_public(),
     }
 }

@@ -1,0 +1,12 @@
+//! Models and assets as the first generation of the SDK registers them.
+
+use super::Asked;
+use crate::{
+    context::{OpContext, Outcome},
+    state::ApiState,
+};
+
+/// Answers a request.
+pub(crate) async fn handle(_: &OpContext, _: &ApiState, asked: &Asked) -> Outcome {
+    Err(asked.nothing_here().into())
+}
