@@ -7,6 +7,7 @@ use std::{
 };
 
 use casemate_model::{
+    challenge::ChallengeBoard,
     names::{NamedZone, PlatformNames},
     network::{NetworkKind, NetworkSnapshot, RecordData, VirtualNetwork, WORKSPACE_ZONE},
 };
@@ -36,6 +37,8 @@ pub(crate) struct Facts {
     pub network_ports: Vec<u16>,
     /// The servers for names that are nobody's here.
     pub upstream: Vec<SocketAddr>,
+    /// The answers to certificate authorities.
+    pub challenges: ChallengeBoard,
 }
 
 /// All views at one moment.
@@ -95,13 +98,13 @@ impl Compiler {
         let mut used = BTreeMap::new();
         for local in facts.listening.iter().map(SocketAddr::ip) {
             let zones = names(facts, local).zones(snapshot, None);
-            views.public.insert(local, Arc::new(view(&zones, &facts.domain, serial)));
+            views.public.insert(local, Arc::new(view(&zones, facts, serial)));
         }
         let somewhere = facts.listening.first().map(SocketAddr::ip);
         for network in &snapshot.networks {
             let asked = network.dns_address.or(somewhere).unwrap_or(facts.front_door);
             let zones = names(facts, asked).zones(snapshot, Some(&network.id));
-            let mut view = view(&zones, &facts.domain, serial);
+            let mut view = view(&zones, facts, serial);
             for unlinked in private_link_zones(snapshot) {
                 parsed(&unlinked).into_iter().for_each(|name| view.add_unlinked(&name));
             }
@@ -177,9 +180,9 @@ fn forwarders(facts: &Facts, network: &VirtualNetwork) -> Vec<(Name, Vec<SocketA
     own.chain([(Name::root(), facts.upstream.clone())]).collect()
 }
 
-fn view(zones: &[NamedZone], domain: &str, serial: u32) -> View {
+fn view(zones: &[NamedZone], facts: &Facts, serial: u32) -> View {
     let mut view = View::default();
-    let server = parsed(&format!("ns.{domain}")).unwrap_or_else(Name::root);
+    let server = parsed(&format!("ns.{}", facts.domain)).unwrap_or_else(Name::root);
     for zone in zones {
         let Some(origin) = parsed(&zone.name) else { continue };
         let mut made = Zone::new(&origin, &server, serial);
@@ -192,6 +195,9 @@ fn view(zones: &[NamedZone], domain: &str, serial: u32) -> View {
             for data in data(&record.data) {
                 made.add(Record::from_rdata(owner.clone(), record.ttl, data));
             }
+        }
+        if zone.id.is_none() {
+            made = made.with_challenges(facts.challenges.clone());
         }
         view.add_zone(Arc::new(made));
     }

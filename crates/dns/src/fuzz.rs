@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use casemate_model::network::NetworkSnapshot;
+use casemate_model::{challenge::ChallengeBoard, network::NetworkSnapshot};
 use hickory_proto::op::{Message, MessageType};
 
 use crate::{
@@ -25,6 +25,7 @@ fn views() -> &'static Arc<Views> {
             listening: vec![(LOCAL, 53).into()],
             network_ports: vec![53],
             upstream: Vec::new(),
+            challenges: ChallengeBoard::default(),
         };
         Arc::new(Compiler::default().compile(&facts, &NetworkSnapshot::default(), 1))
     });

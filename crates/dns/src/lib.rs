@@ -7,7 +7,8 @@
 //! at all; it leaves for no other server.
 //!
 //! Answers come from one immutable set of views, made anew from each [`casemate_model::network::NetworkSnapshot`]: the
-//! query path takes no lock on shared state and reads no database. Transfers, updates and notifications are refused,
+//! query path takes no lock on shared state and reads no database; only a name that begins with `_acme-challenge` is looked
+//! up on the board of answers to certificate authorities, which has one. Transfers, updates and notifications are refused,
 //! questions for everything get a minimal answer, and every queue, cache, connection and wait has a bound.
 //!
 //! What it refuses to do: to keep state of its own, to decide what the names mean (that is

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use casemate_model::{Fault, network::NetworkSnapshot};
+use casemate_model::{Fault, challenge::ChallengeBoard, network::NetworkSnapshot};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -45,6 +45,8 @@ pub struct DnsConfig {
     pub front_door: IpAddr,
     /// Who is asked about other names, for clients of virtual networks only. `None`: the host's own resolvers.
     pub upstream: Option<SocketAddr>,
+    /// The answers to certificate authorities, shown as TXT records of the platform's own zone.
+    pub challenges: ChallengeBoard,
     /// Answers over UDP per second and source; more are dropped, half of them with the hint to use TCP.
     pub answers_per_second: u32,
 }
@@ -60,6 +62,7 @@ impl DnsConfig {
             region,
             front_door,
             upstream: None,
+            challenges: ChallengeBoard::default(),
             answers_per_second: 2000,
         }
     }
@@ -155,6 +158,7 @@ fn facts(config: &DnsConfig, listening: Vec<SocketAddr>) -> Facts {
         region: config.region.clone(),
         front_door: config.front_door,
         upstream: upstream(config),
+        challenges: config.challenges.clone(),
         listening,
         network_ports,
     }

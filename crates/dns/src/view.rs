@@ -144,15 +144,24 @@ impl View {
                 said.elsewhere = Some(owner);
                 return Some(said);
             };
+            let proofs = zone.proofs(&name);
+            if !proofs.is_empty() {
+                match kind {
+                    RecordType::TXT => said.answers.extend(proofs.iter().map(|record| owned_by(&owner, record))),
+                    RecordType::ANY => said.answers.push(minimal(owner)),
+                    _ => said.authority.push(zone.negative_soa(&name)),
+                }
+                return Some(said);
+            }
             match zone.find(&name, kind) {
                 Found::Records(_) if kind == RecordType::ANY => said.answers.push(minimal(owner)),
                 Found::Records(records) => {
                     said.answers.extend(records.iter().map(|record| owned_by(&owner, record)));
                 }
-                Found::NoData => said.authority.push(zone.negative_soa()),
+                Found::NoData => said.authority.push(zone.negative_soa(&name)),
                 Found::NoName => {
                     said.code = ResponseCode::NXDomain;
-                    said.authority.push(zone.negative_soa());
+                    said.authority.push(zone.negative_soa(&name));
                 }
                 Found::Alias(target, ttl) => {
                     let data = RData::CNAME(CNAME(target.clone()));

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
+use casemate_model::challenge::ChallengeBoard;
 use hickory_proto::rr::{
     Name, RData, Record, RecordType,
-    rdata::{NS, SOA},
+    rdata::{NS, SOA, TXT},
 };
 
 /// How long an answer that says "nothing" may be kept, seconds: short, since what is missing is often just being made.
@@ -16,7 +17,10 @@ pub(crate) const NEGATIVE_TTL: u32 = 10;
 /// How long the zone's own SOA and NS records may be kept, seconds.
 const APEX_TTL: u32 = 3600;
 
-/// An immutable zone.
+/// First label of the names at which certificate authorities look for proofs (RFC 8555, section 8.4).
+const CHALLENGE: &[u8] = b"_acme-challenge";
+
+/// An immutable zone; only answers to challenges, where it has a board for them, come and go.
 #[derive(Debug)]
 pub(crate) struct Zone {
     origin: Name,
@@ -24,6 +28,7 @@ pub(crate) struct Zone {
     nodes: HashMap<Name, Node>,
     /// Labels of the deepest name: what is longer can only match a wildcard, and is cut before the search.
     deepest: usize,
+    challenges: Option<ChallengeBoard>,
 }
 
 /// What a name holds; nothing for a name that exists only because there are names below it.
@@ -53,10 +58,34 @@ impl Zone {
         let data = SOA::new(server.clone(), responsible, serial, 3600, 300, 2_419_200, NEGATIVE_TTL);
         let soa = Record::from_rdata(origin.clone(), APEX_TTL, RData::SOA(data));
         let deepest = labels(&origin);
-        let mut zone = Self { origin: origin.clone(), soa: soa.clone(), nodes: HashMap::new(), deepest };
+        let mut zone =
+            Self { origin: origin.clone(), soa: soa.clone(), nodes: HashMap::new(), deepest, challenges: None };
         zone.add(soa);
         zone.add(Record::from_rdata(origin, APEX_TTL, RData::NS(NS(server.clone()))));
         zone
+    }
+
+    /// Shows the answers to challenges on `board` at names that begin with `_acme-challenge`: those of the zone itself,
+    /// and those of other domains with the zone's name behind them, to which such a domain has a CNAME record.
+    pub(crate) fn with_challenges(mut self, board: ChallengeBoard) -> Self {
+        self.challenges = Some(board);
+        self
+    }
+
+    /// Whether certificate authorities may look for proofs at this lower-case name.
+    pub(crate) fn is_challenge(&self, name: &Name) -> bool {
+        self.challenges.is_some() && name.iter().next() == Some(CHALLENGE)
+    }
+
+    /// The proofs that are shown at a lower-case name now; nobody may keep them. Only such a name takes the board's lock.
+    pub(crate) fn proofs(&self, name: &Name) -> Vec<Record> {
+        let Some(board) = self.challenges.as_ref().filter(|_| self.is_challenge(name)) else { return Vec::new() };
+        let text = name.to_ascii();
+        let mut proofs = board.txt(&text);
+        let foreign = text.strip_suffix(&self.origin.to_ascii()).filter(|foreign| foreign.contains('.'));
+        proofs.extend(foreign.map(|foreign| board.txt(foreign)).into_iter().flatten());
+        let record = |proof| Record::from_rdata(name.clone(), 0, RData::TXT(TXT::new(vec![proof])));
+        proofs.into_iter().map(record).collect()
     }
 
     /// The name of the zone.
@@ -64,10 +93,11 @@ impl Zone {
         &self.origin
     }
 
-    /// The SOA record as it goes with negative answers.
-    pub(crate) fn negative_soa(&self) -> Record {
+    /// The SOA record as it goes with the answer that there is nothing at a lower-case name.
+    pub(crate) fn negative_soa(&self, name: &Name) -> Record {
         let mut soa = self.soa.clone();
-        soa.ttl = NEGATIVE_TTL;
+        // A proof that is not there yet may be there when it is asked for the next time.
+        soa.ttl = if self.is_challenge(name) { 0 } else { NEGATIVE_TTL };
         soa
     }
 
@@ -218,6 +248,33 @@ mod tests {
         ] {
             assert_eq!(told(&zone.find(&name(asked), kind.parse().unwrap())), expected, "{asked} {kind}");
         }
+    }
+
+    #[test]
+    fn proofs_come_and_go_with_the_board() {
+        let board = ChallengeBoard::default();
+        let zone = zone(&["a.sub A 192.0.2.1"]).with_challenges(board.clone());
+        let shown = |asked: &str| -> Vec<String> {
+            let records = zone.proofs(&name(asked));
+            assert!(records.iter().all(|record| record.ttl == 0 && record.name == name(asked)));
+            records.iter().map(|record| record.data.to_string()).collect()
+        };
+        let (own, foreign) = ("_acme-challenge.a.sub.example.", "_acme-challenge.www.corp.test.example.");
+        assert_eq!((shown(own), shown(foreign)), (Vec::new(), Vec::new()));
+        let posted = [
+            board.post_txt("_acme-challenge.a.sub.example", "one".to_owned()).unwrap(),
+            board.post_txt("_acme-challenge.a.sub.example", "two".to_owned()).unwrap(),
+            board.post_txt("_acme-challenge.www.corp.test", "three".to_owned()).unwrap(),
+            board.post_txt("a.sub.example", "stray".to_owned()).unwrap(),
+        ];
+        assert_eq!((shown(own), shown(foreign)), (vec!["one".to_owned(), "two".to_owned()], vec!["three".to_owned()]));
+        for other in ["a.sub.example.", "_acme-challenge.example.", "x._acme-challenge.a.sub.example."] {
+            assert_eq!(shown(other), Vec::<String>::new(), "{other}");
+        }
+        assert_eq!(zone.negative_soa(&name(own)).ttl, 0);
+        assert_eq!(zone.negative_soa(&name("a.sub.example.")).ttl, NEGATIVE_TTL);
+        drop(posted);
+        assert_eq!((shown(own), shown(foreign)), (Vec::new(), Vec::new()));
     }
 
     #[test]

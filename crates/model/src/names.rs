@@ -3,7 +3,7 @@
 //! The DNS server answers from these zones and `casemate dns` shows and exports them: one function decides for both.
 //! Nothing here asks or answers anything.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use crate::{
     id::ResourceId,
@@ -91,7 +91,16 @@ impl PlatformNames {
                 }
             }
         }
-        NamedZone { name: self.domain.to_ascii_lowercase(), id: None, records }
+        let domain = self.domain.to_ascii_lowercase();
+        let mut held: HashSet<String> = records.iter().map(|record| record.name.clone()).collect();
+        for name in &snapshot.names {
+            let name = name.strip_suffix(&domain).and_then(|name| name.strip_suffix('.'));
+            // What is there already may lead to a network's private endpoint.
+            if let Some(name) = name.filter(|name| is_host(name) && held.insert((*name).to_owned())) {
+                records.extend(addresses(name, &self.front_door));
+            }
+        }
+        NamedZone { name: domain, id: None, records }
     }
 
     /// The management API's name, where the network has a private endpoint's record for a workspace.
@@ -161,6 +170,18 @@ fn find<'z>(zone: &'z Zone, name: &str) -> Vec<&'z Record> {
         }
     }
     at("*")
+}
+
+/// Whether a name relative to the zone is one of a host: labels of letters, digits and inner hyphens.
+fn is_host(name: &str) -> bool {
+    let fits = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 200 && name.split('.').all(fits)
 }
 
 fn leads_somewhere(record: &Record) -> bool {
@@ -248,6 +269,7 @@ mod tests {
                 access: WorkspaceAccess::default(),
                 endpoints: vec!["one".to_owned(), "two".to_owned()],
             }],
+            names: Vec::new(),
         }
     }
 
@@ -350,6 +372,23 @@ mod tests {
         assert_eq!(told(&snapshot, "w", ".blob.core"), "*.blob.core=192.0.2.1");
         assert_eq!(told(&snapshot, "v", "@"), "@=192.0.2.1");
         assert_eq!(told(&snapshot, "v", "ns"), "ns=10.1.0.2");
+        let mut named = snapshot.clone();
+        named.names = [
+            "one.local.inference.casemate.test",
+            "pool1a2b3c.local.cloudapp.casemate.test",
+            "score.example.org",
+            "evilcasemate.test",
+            "casemate.test",
+            "*.any.casemate.test",
+            "a..casemate.test",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let cloud = "pool1a2b3c.local.cloudapp=192.0.2.1";
+        for (of, expected) in [(".cloudapp", cloud), ("org", ""), ("any", ""), ("evil", ""), ("@", "@=192.0.2.1")] {
+            assert_eq!(told(&named, "w", of), expected);
+        }
+        assert_eq!(told(&named, "w", "one.local.inference"), "one.local.inference=192.0.2.1");
         let v6 = addresses("x", &["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
         assert_eq!(v6.iter().map(|record| record.data.kind()).collect::<Vec<_>>(), [RecordKind::A, RecordKind::Aaaa]);
     }

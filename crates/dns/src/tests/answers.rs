@@ -24,6 +24,14 @@ async fn each_kind_of_client_gets_its_own_answer() {
         ),
         (&long, "A", private, "Refused: "),
         ("management.casemate.test.", "A", private, "NoError aa: 192.0.2.1"),
+        ("pool1a2b3c.local.cloudapp.casemate.test.", "A", "NoError aa ra: 192.0.2.1", "NoError aa: 192.0.2.1"),
+        (
+            "local.cloudapp.casemate.test.",
+            "A",
+            "NoError aa ra: ; soa casemate.test.",
+            "NoError aa: ; soa casemate.test.",
+        ),
+        ("score.example.org.", "A", "ServFail ra: ", "Refused: "),
         ("acct.blob.core.casemate.test.", "A", "NoError aa ra: 192.0.2.1", "NoError aa: 192.0.2.1"),
         ("ns.casemate.test.", "A", "NoError aa ra: 127.81.0.2", "NoError aa: 127.0.0.1"),
         ("casemate.test.", "NS", "NoError aa ra: ns.casemate.test.", "NoError aa: ns.casemate.test."),
@@ -53,6 +61,38 @@ async fn each_kind_of_client_gets_its_own_answer() {
     }
     let asked = running.ask("oNe.LOCAL.inference.casemate.test.", "A").await.unwrap();
     assert_eq!(asked.answers[0].name.to_string(), "oNe.LOCAL.inference.casemate.test.", "the spelling is kept");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn proofs_are_shown_to_certificate_authorities() {
+    let board = ChallengeBoard::default();
+    let running = Running::start(84, |config, _| config.challenges = board.clone()).await;
+    let (own, foreign) = ("_ACME-challenge.One.local.inference.casemate.test.", "_acme-challenge.a.org.casemate.test.");
+    let nothing = "NXDomain aa: ; soa casemate.test.";
+    let outside = async |name: &str, kind: &str| ask(running.everybody, &question(name, kind)).await;
+    assert_eq!(told(outside(own, "TXT").await), nothing);
+    let posted = [
+        board.post_txt("_acme-challenge.one.local.inference.casemate.test", "first".to_owned()).unwrap(),
+        board.post_txt("_acme-challenge.one.local.inference.casemate.test", "second".to_owned()).unwrap(),
+        board.post_txt("_acme-challenge.a.org", "third".to_owned()).unwrap(),
+    ];
+    for (name, kind, expected) in [
+        (own, "TXT", "NoError aa: first, second"),
+        (own, "A", "NoError aa: ; soa casemate.test."),
+        (own, "ANY", "NoError aa: RFC8482 "),
+        (foreign, "TXT", "NoError aa: third"),
+        ("_acme-challenge.a.org.", "TXT", "Refused: "),
+        ("_acme-challenge.casemate.test.", "TXT", nothing),
+    ] {
+        assert_eq!(told(outside(name, kind).await), expected, "{name} {kind}");
+    }
+    let answer = outside(own, "TXT").await.unwrap();
+    assert!(answer.answers.iter().all(|record| record.ttl == 0 && record.name.to_string() == own));
+    drop(posted);
+    let gone = outside(own, "TXT").await;
+    assert_eq!(gone.as_ref().unwrap().authorities[0].ttl, 0, "nobody keeps that there is none");
+    assert_eq!(told(gone), nothing);
     running.end().await;
 }
 

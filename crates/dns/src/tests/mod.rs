@@ -13,6 +13,7 @@ use std::{
 
 use casemate_model::{
     ResourceId,
+    challenge::ChallengeBoard,
     inbound::WorkspaceAccess,
     network::{
         NetworkSnapshot, PrivateEndpoint, Record, RecordKind, VirtualNetwork, WORKSPACE_ZONE, WorkspaceView, Zone,
@@ -174,6 +175,7 @@ fn snapshot(number: u8) -> NetworkSnapshot {
             access: WorkspaceAccess::default(),
             endpoints: vec!["one".to_owned(), "two".to_owned()],
         }],
+        names: vec!["pool1a2b3c.local.cloudapp.casemate.test".to_owned(), "score.example.org".to_owned()],
     }
 }
 

@@ -1,7 +1,7 @@
 //! All networks at one moment, read from the store's rows.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -15,13 +15,13 @@ use super::{
     zone::{Record, RecordData, RecordKind, Zone, check_zone_name},
 };
 use crate::{
-    endpoint::ENDPOINT_TYPE, fault::Fault, id::ResourceId, inbound::WorkspaceAccess, resource::Resource,
+    endpoint::ENDPOINT_TYPE, fault::Fault, id::ResourceId, inbound::WorkspaceAccess, resource::Resource, tls::TlsWish,
     workspace::WORKSPACE_TYPE,
 };
 
 /// The types of resources that a snapshot is made of: what to read before calling [`NetworkSnapshot::from_resources`].
 /// Others are ignored there.
-pub const SNAPSHOT_TYPES: [&str; 18] = [
+pub const SNAPSHOT_TYPES: [&str; 20] = [
     NETWORK_TYPE,
     SUBNET_TYPE,
     PRIVATE_ENDPOINT_TYPE,
@@ -40,7 +40,16 @@ pub const SNAPSHOT_TYPES: [&str; 18] = [
     "Microsoft.Network/privateDnsZones/TXT",
     WORKSPACE_TYPE,
     ENDPOINT_TYPE,
+    NAMED_TYPES[0],
+    NAMED_TYPES[1],
 ];
+/// Beside online endpoints, what has host names: computes and services of the first generation of the SDK.
+const NAMED_TYPES: [&str; 2] = [
+    "Microsoft.MachineLearningServices/workspaces/computes",
+    "Microsoft.MachineLearningServices/workspaces/services",
+];
+/// Where an owner's body has host names that it has without TLS. The field is never shown.
+const NAMES_FIELD: &str = "_names";
 
 /// What clients in one network get from DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +86,9 @@ pub struct NetworkSnapshot {
     pub views: Vec<ZoneView>,
     /// Workspaces, ordered by id.
     pub workspaces: Vec<WorkspaceView>,
+    /// Further host names that lead to the front door: those of computes and services, and the own ones of endpoints.
+    /// Lower-case, without a trailing dot, ordered; also names outside the platform's domain.
+    pub names: Vec<String>,
 }
 
 impl NetworkSnapshot {
@@ -89,7 +101,8 @@ impl NetworkSnapshot {
         let endpoints = reader.endpoints(&networks);
         let views = reader.views(&networks, &endpoints);
         let workspaces = reader.workspaces();
-        (Self { networks, endpoints, views, workspaces }, reader.problems)
+        let names = reader.names();
+        (Self { networks, endpoints, views, workspaces, names }, reader.problems)
     }
 
     /// The network with this id.
@@ -272,6 +285,22 @@ impl<'r> Reader<'r> {
         };
         self.of(WORKSPACE_TYPE).iter().map(&mut view).collect()
     }
+
+    fn names(&mut self) -> Vec<String> {
+        let mut names = BTreeSet::new();
+        let owners = [ENDPOINT_TYPE, NAMED_TYPES[0], NAMED_TYPES[1]].map(|kind| self.of(kind));
+        for row in owners.into_iter().flatten() {
+            let wish = self.keep(&row.id, TlsWish::of(row)).flatten();
+            let bare = row.body.get(NAMES_FIELD).and_then(Value::as_array).into_iter().flatten();
+            names.extend(bare.filter_map(Value::as_str).map(lower));
+            names.extend(wish.into_iter().flat_map(|wish| wish.names).map(|name| lower(&name)));
+        }
+        names.into_iter().collect()
+    }
+}
+
+fn lower(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn status_of(connection: &Resource) -> Option<ConnectionStatus> {

@@ -266,6 +266,23 @@ fn odd_rows_are_told_and_left_out() {
     assert_eq!((snapshot.endpoints.len(), problems.len()), (2, 1));
 }
 
+#[test]
+fn owners_have_further_names() {
+    let compute = "Microsoft.MachineLearningServices/workspaces/ws/computes/aks";
+    let service = "Microsoft.MachineLearningServices/workspaces/ws/services/aci";
+    let mut rows = vec![row(compute, json!({})), row(service, json!({})), row(WORKSPACE, json!({}))];
+    rows[0].body["_tls"] = json!({"mode": "platform", "names": ["Pool1a2b3c.local.cloudapp.casemate.internal."]});
+    rows[1].body["_names"] = json!(["aci.local.azurecontainer.casemate.internal", 7]);
+    rows[2].body["_names"] = json!(["not.an.owner"]);
+    let (snapshot, problems) = NetworkSnapshot::from_resources(&rows);
+    let names = ["aci.local.azurecontainer.casemate.internal", "pool1a2b3c.local.cloudapp.casemate.internal"];
+    assert_eq!((snapshot.names.as_slice(), problems.len()), (&names.map(str::to_owned)[..], 0));
+    rows[0].body["_tls"] = json!({"mode": "none of ours"});
+    rows[1].deleting = true;
+    let (snapshot, problems) = NetworkSnapshot::from_resources(&rows);
+    assert_eq!((snapshot.names.len(), problems.len()), (0, 1));
+}
+
 /// Applies changes to rows.
 fn apply(rows: &mut Vec<Resource>, changes: Vec<Change>) {
     for change in changes {
