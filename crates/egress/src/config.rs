@@ -77,7 +77,7 @@ pub struct EgressSockets {
 pub struct Owner {
     /// Resource id whose log it is: the workspace's.
     pub scope: String,
-    /// Name of the deployment, or of the environment that is built.
+    /// The deployment as `endpoint/deployment`, or the name of the environment that is built.
     pub deployment: String,
     /// Name of the instance.
     pub instance: String,

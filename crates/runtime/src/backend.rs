@@ -19,7 +19,7 @@ use crate::{
     instance::{Instance, InstanceStatus, Means, Plan, Supervisor},
     layout::Layout,
     logs::{Container, LogStore},
-    outbound::{Outbound, OwnIdentity, scope_of},
+    outbound::{Outbound, OwnIdentity, scope_of, shown_deployment},
     request::{CodeMount, InstanceRequest},
 };
 
@@ -114,7 +114,7 @@ impl Backend for LocalBackend {
         let outbound = Outbound {
             gateway: self.means.gateway.clone(),
             scope: scope_of(&request.deployment),
-            deployment: request.deployment.name().to_owned(),
+            deployment: shown_deployment(&request.deployment),
             policy: request.egress,
             identity: identity.map(|identity| Arc::new(identity) as _),
         };
@@ -140,9 +140,7 @@ impl Backend for LocalBackend {
 
 /// Looks for the files before anything is started, since what is missing is clearer said here than by the server.
 fn check_sources(request: &InstanceRequest) -> Result<(), Fault> {
-    if let Some(model) = &request.model
-        && !model.source.exists()
-    {
+    if let Some(model) = request.models.iter().find(|model| !model.source.exists()) {
         let message = format!(
             "The files of model {} version {} are not in the artifact store any more; register the model again.",
             model.name, model.version

@@ -22,7 +22,7 @@ pub(crate) struct Outbound {
     pub gateway: Gateway,
     /// The workspace's resource id: its log gets the decisions.
     pub scope: String,
-    /// Name of the deployment, or of the environment that is built.
+    /// Who it is in the log: `endpoint/deployment`, or the name of the environment that is built.
     pub deployment: String,
     pub policy: watch::Receiver<Arc<EgressPolicy>>,
     pub identity: Option<Arc<dyn InstanceIdentity>>,
@@ -45,6 +45,13 @@ impl Outbound {
 /// The workspace that a deployment's decisions are recorded under: the deployment itself, if it lies in none.
 pub(crate) fn scope_of(deployment: &ResourceId) -> String {
     deployment.ancestor(WORKSPACE_TYPE).unwrap_or_else(|| deployment.clone()).as_str().to_owned()
+}
+
+/// What the decisions call a deployment: two endpoints may each have one of the same name.
+pub(crate) fn shown_deployment(deployment: &ResourceId) -> String {
+    let endpoint = deployment.parent();
+    endpoint
+        .map_or_else(|| deployment.name().to_owned(), |endpoint| format!("{}/{}", endpoint.name(), deployment.name()))
 }
 
 /// An identity as one instance has it: tokens are given to who shows the header that it was started with.
@@ -106,9 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn decisions_belong_to_the_workspace() {
+    fn decisions_belong_to_the_workspace_and_name_the_endpoint() {
         let workspace = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w";
         let deployment = ResourceId::parse(&format!("{workspace}/onlineEndpoints/e/deployments/blue")).unwrap();
         assert_eq!(scope_of(&deployment), workspace);
+        assert_eq!(shown_deployment(&deployment), "e/blue");
     }
 }

@@ -87,6 +87,11 @@ impl EgressPolicy {
                     false => Some(format!("The private rule leads to {to}, not to {address}.")),
                 }
             }
+            // Whoever answers for the name chooses the address: the machine itself takes a rule that says so.
+            Route::Private(PrivateDestination::Name(_)) if self.is_own(address) => Some(format!(
+                "{address} is an address of the machine that runs the platform, where no name leads. If it is meant, \
+                 register the private link service with that address."
+            )),
             Route::Private(PrivateDestination::Name(_)) => {
                 match may_be_private(address) && class != AddressClass::Loopback {
                     true => None,

@@ -110,7 +110,7 @@ pub struct EgressPolicy {
     pub audit: bool,
     /// The active rules.
     pub rules: Vec<Rule>,
-    /// The host's own addresses: reached through private rules only.
+    /// The host's own addresses: reached only through private rules that name the address, or by the front door.
     pub own_addresses: Vec<IpAddr>,
 }
 

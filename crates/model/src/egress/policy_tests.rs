@@ -299,6 +299,8 @@ fn final_addresses_are_checked_by_route() {
         |texts: &[&str]| Route::PublicOrNamed(texts.iter().map(|text| Prefix::parse(text).unwrap()).collect());
     let to_name = Route::Private(PrivateDestination::Name(name("erp.corp")));
     let to_address = Route::Private(PrivateDestination::Address(address("10.9.9.9")));
+    // A rule's own word opens the machine itself; a name's addresses do not.
+    let to_own = Route::Private(PrivateDestination::Address(address("10.1.0.1")));
     for (route, good, bad) in [
         (
             Route::Public,
@@ -311,10 +313,12 @@ fn final_addresses_are_checked_by_route() {
         (prefixes(&["0.0.0.0/0", "::/0"]), "8.8.8.8 2a00::1", "10.0.0.1 fd00::1 127.0.0.1 169.254.169.254 1.1.1.1 ::1"),
         (
             to_name,
-            "10.9.9.9 192.168.1.1 fd00::1 8.8.8.8 100.64.0.1 1.1.1.1",
-            "127.0.0.1 ::1 169.254.169.254 169.254.1.1 0.0.0.0 224.0.0.1 fe80::1 64:ff9b::a00:1 255.255.255.255",
+            "10.9.9.9 192.168.1.1 fd00::1 8.8.8.8 100.64.0.1",
+            "127.0.0.1 ::1 169.254.169.254 169.254.1.1 0.0.0.0 224.0.0.1 fe80::1 64:ff9b::a00:1 255.255.255.255 \
+             10.1.0.1 1.1.1.1 ::ffff:10.1.0.1 2606:4700::1",
         ),
         (to_address, "10.9.9.9 ::ffff:10.9.9.9", "10.9.9.8 8.8.8.8 127.0.0.1"),
+        (to_own, "10.1.0.1 ::ffff:10.1.0.1", "1.1.1.1 10.9.9.9"),
         (Route::Private(PrivateDestination::Absent("It is gone.".into())), "", "8.8.8.8"),
     ] {
         for (list, admits) in [(good, true), (bad, false)] {
@@ -472,8 +476,9 @@ proptest! {
             }
             let class = classify(ip);
             prop_assert!(!matches!(class, AddressClass::Metadata | AddressClass::LinkLocal | AddressClass::Unspecified | AddressClass::Multicast | AddressClass::Broadcast | AddressClass::Embedded), "{route:?} {ip}");
+            prop_assert!(!policy.is_own(ip) || matches!(route, Route::Private(PrivateDestination::Address(_))), "{route:?} {ip}");
             if !matches!(route, Route::Private(_)) {
-                prop_assert!(!policy.is_own(ip) && matches!(class, AddressClass::Public | AddressClass::Private | AddressClass::Shared));
+                prop_assert!(matches!(class, AddressClass::Public | AddressClass::Private | AddressClass::Shared));
                 prop_assert!(class == AddressClass::Public || route != Route::Public);
             }
         }

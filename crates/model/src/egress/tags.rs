@@ -71,10 +71,18 @@ pub enum TagError {
     TooMany,
     /// The tag is not known.
     #[error(
-        "The service tag '{0}' is not known. Known are: {1}. Add it to the file of service tags, or give the rule \
+        "The service tag '{tag}' is not known. Known are: {known}. Others have addresses that change, so they are not \
+         shipped: write those that you mean into the file of service tags, as in {example}, or give the rule \
          --address-prefixes."
     )]
-    Unknown(String, String),
+    Unknown {
+        /// The tag.
+        tag: String,
+        /// The tags there are.
+        known: String,
+        /// A whole file that has the tag, on one line.
+        example: String,
+    },
     /// A prefix that no tag may open.
     #[error(
         "The prefix {1} of the service tag '{0}' covers {2}, which no tag may open. Leave it out, or give the parts of \
@@ -182,7 +190,8 @@ impl ServiceTags {
         let known = self.get(tag);
         if known.is_none() && prefixes.is_empty() {
             let names: Vec<&str> = self.iter().map(|tag| tag.name.as_str()).collect();
-            return Err(TagError::Unknown(shown(tag), names.join(", ")));
+            let example = example(if is_name(tag) { tag } else { "NAME" });
+            return Err(TagError::Unknown { tag: shown(tag), known: names.join(", "), example });
         }
         let protocols_tcp = match protocol.trim().to_ascii_lowercase().as_str() {
             "tcp" | "*" | "any" | "" => true,
@@ -210,9 +219,19 @@ impl Default for ServiceTags {
     }
 }
 
-fn read(name: &str, entry: &Value) -> Result<ServiceTag, TagError> {
+/// Whether a file of tags can have a tag of this name.
+fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if name.is_empty() || name.len() > 80 || !name.chars().all(plain) {
+    (1..=80).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// A file with one tag; the addresses are kept for examples, and nobody's.
+fn example(name: &str) -> String {
+    format!(r#"{{"{name}": {{"prefixes": ["203.0.113.0/24"], "names": ["*.service.example"], "ports": "443"}}}}"#)
+}
+
+fn read(name: &str, entry: &Value) -> Result<ServiceTag, TagError> {
+    if !is_name(name) {
         return Err(TagError::Shape(format!("'{}' is not a tag's name", shown(name))));
     }
     if !entry.is_object() {

@@ -56,6 +56,18 @@ fn what_a_service_tag_rule_opens() {
 }
 
 #[test]
+fn an_unknown_tag_comes_with_the_file_that_would_add_it() {
+    for (tag, name) in [("DataFactory", "DataFactory"), ("AzureCloud.eastus2", "AzureCloud.eastus2"), ("a\"b", "NAME")]
+    {
+        let TagError::Unknown { example, .. } = tags().rules("r", tag, "TCP", None, &[]).unwrap_err() else {
+            panic!("{tag} is known");
+        };
+        let added = ServiceTags::parse(&example).unwrap_or_else(|error| panic!("{example}: {error}"));
+        assert_eq!(added.rules("r", name, "TCP", None, &[]).unwrap().len(), 2, "an address rule and a host rule");
+    }
+}
+
+#[test]
 fn what_no_tag_may_cover() {
     for (prefix, what) in [
         ("127.0.0.0/8", "loopback"),

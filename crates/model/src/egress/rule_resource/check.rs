@@ -210,8 +210,10 @@ fn service_tag(name: &str, destination: &Value, tags: &ServiceTags) -> Result<Va
     let tag = text("serviceTag").unwrap_or_default();
     tags.rules(name, tag, protocol, ports.as_deref(), &prefixes).map_err(|error| {
         let mut why = error.to_string();
-        if matches!(error, crate::egress::TagError::Unknown(..)) {
-            why.push_str(" The file is service-tags.json in the platform's state directory.");
+        if matches!(error, crate::egress::TagError::Unknown { .. }) {
+            why.push_str(
+                " The file is service-tags.json in the platform's state directory, which is read when the platform starts.",
+            );
         }
         if tag.is_empty() {
             why = why.replace(" of the service tag ''", "").replace("Service tag '': ", "");

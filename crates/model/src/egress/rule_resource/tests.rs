@@ -176,6 +176,8 @@ fn what_users_may_not_write() {
         (tag(json!({})), "needs a service tag"),
         (tag(json!({"serviceTag": "Narnia", "protocol": "TCP", "portRanges": "443"})), "service-tags.json"),
         (tag(json!({"serviceTag": "Narnia", "protocol": "TCP", "portRanges": "443"})), "AzureMachineLearning"),
+        (tag(json!({"serviceTag": "DataFactory", "protocol": "TCP"})), r#"{"DataFactory": {"prefixes": ["#),
+        (tag(json!({"serviceTag": "DataFactory", "protocol": "TCP"})), "read when the platform starts"),
         (tag(json!({"serviceTag": "Storage", "protocol": "SCTP"})), "TCP, UDP, ICMP, *"),
         (tag(json!({"serviceTag": "Storage", "portRanges": "90-80"})), "backwards"),
         (tag(json!({"serviceTag": "Storage", "action": "Deny"})), "refused already"),
