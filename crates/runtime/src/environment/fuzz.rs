@@ -85,7 +85,8 @@ pub fn pip_line(line: &str) {
             assert!(!url.contains(char::is_control), "{line:?}");
             let (shown, mask) = (mask_urls(url), Mask::of_urls([url.as_str()]));
             if let Some(password) = parsed.password().filter(|password| password.len() > 5) {
-                assert!(!shown.contains(&format!(":{password}@")), "{shown}");
+                // What follows the host may say the same by chance.
+                assert!(shown.split_once("://").is_some_and(|(_, rest)| rest.starts_with("****@")), "{shown}");
                 assert!(!mask.apply(&format!("said {password}")).contains(password), "{url}");
             }
             assert_eq!(mask_urls(&shown), shown);
