@@ -36,13 +36,18 @@ pub struct CaMaterial {
     pub intermediate_cert_pem: String,
     /// The intermediate's key, PEM.
     pub intermediate_key_pem: Secret,
+    /// The root as signed by the root before it, PEM: callers that trust only that one need it.
+    pub cross_cert_pem: Option<String>,
 }
 
 /// A certificate authority that can issue leaves.
 pub struct CertificateAuthority {
     root_pem: String,
     intermediate_pem: String,
+    intermediate_from: Timestamp,
     intermediate_until: Timestamp,
+    /// The root as signed by the root before it, and how long that holds.
+    cross: Option<(String, Timestamp)>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -52,23 +57,7 @@ impl CertificateAuthority {
     /// # Errors
     /// `Generate` when the system's random source or the library fails.
     pub fn create(now: Timestamp) -> Result<(Self, CaMaterial), PkiError> {
-        let mut tag = [0_u8; 4];
-        fill_random(&mut tag)?;
-        let tag = u32::from_be_bytes(tag);
-        let root_key = new_key("the root's key")?;
-        let root_params = ca_params(&format!("Casemate Root CA {tag:08x}"), 1, now, ROOT_VALIDITY)?;
-        let root_cert = root_params.self_signed(&root_key).map_err(generating("the root certificate"))?;
-        let root = Issuer::new(root_params, &root_key);
-        let key = new_key("the intermediate's key")?;
-        let mut params = ca_params(&format!("Casemate Issuing CA {tag:08x}"), 0, now, INTERMEDIATE_VALIDITY)?;
-        params.use_authority_key_identifier_extension = true;
-        let cert = params.signed_by(&key, &root).map_err(generating("the intermediate certificate"))?;
-        let material = CaMaterial {
-            root_cert_pem: root_cert.pem(),
-            root_key_pem: Secret::from(root_key.serialize_pem()),
-            intermediate_cert_pem: cert.pem(),
-            intermediate_key_pem: Secret::from(key.serialize_pem()),
-        };
+        let material = make_authority(now)?;
         Ok((Self::load(&material)?, material))
     }
 
@@ -78,27 +67,50 @@ impl CertificateAuthority {
     /// `Malformed` when a part can't be read; `Mismatch` when the parts do not belong together.
     pub fn load(material: &CaMaterial) -> Result<Self, PkiError> {
         let root_der = read_pem("the root certificate", &material.root_cert_pem)?;
-        let root = parse("the root certificate", &root_der)?;
-        let intermediate_der = read_pem("the intermediate certificate", &material.intermediate_cert_pem)?;
-        let intermediate = parse("the intermediate certificate", &intermediate_der)?;
-        key_of("the root's key", &material.root_key_pem, &root)?;
-        let key = key_of("the intermediate's key", &material.intermediate_key_pem, &intermediate)?;
+        key_of("the root's key", &material.root_key_pem, &parse("the root certificate", &root_der)?)?;
+        Self::open(
+            &material.root_cert_pem,
+            &material.intermediate_cert_pem,
+            &material.intermediate_key_pem,
+            material.cross_cert_pem.as_deref(),
+        )
+    }
+
+    /// Loads a stored authority without the root's key, which issuing does not need.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::load`].
+    pub fn open(root: &str, intermediate: &str, key: &Secret, cross: Option<&str>) -> Result<Self, PkiError> {
+        let root_der = read_pem("the root certificate", root)?;
+        let root_cert = parse("the root certificate", &root_der)?;
+        let der = read_pem("the intermediate certificate", intermediate)?;
+        let parsed = parse("the intermediate certificate", &der)?;
+        let key = key_of("the intermediate's key", key, &parsed)?;
         signature::UnparsedPublicKey::new(
             &signature::ECDSA_P256_SHA256_ASN1,
-            root.public_key().subject_public_key.data.as_ref(),
+            root_cert.public_key().subject_public_key.data.as_ref(),
         )
-        .verify(intermediate.tbs_certificate.as_ref(), &intermediate.signature_value.data)
+        .verify(parsed.tbs_certificate.as_ref(), &parsed.signature_value.data)
         .map_err(|_| PkiError::Mismatch("the intermediate certificate was not signed by the root"))?;
-        let intermediate_until = Timestamp::from_second(intermediate.validity().not_after.timestamp())
-            .map_err(|error| malformed("the intermediate certificate", error))?;
-        let issuer = Issuer::from_ca_cert_der(&intermediate_der, key)
-            .map_err(|error| malformed("the intermediate certificate", error))?;
+        let time =
+            |at: i64| Timestamp::from_second(at).map_err(|error| malformed("the intermediate certificate", error));
+        let cross = cross.map(|pem| cross_of(pem, &root_cert)).transpose()?;
+        let issuer =
+            Issuer::from_ca_cert_der(&der, key).map_err(|error| malformed("the intermediate certificate", error))?;
         Ok(Self {
-            root_pem: material.root_cert_pem.clone(),
-            intermediate_pem: material.intermediate_cert_pem.clone(),
-            intermediate_until,
+            root_pem: root.to_owned(),
+            intermediate_pem: intermediate.to_owned(),
+            intermediate_from: time(parsed.validity().not_before.timestamp())?,
+            intermediate_until: time(parsed.validity().not_after.timestamp())?,
+            cross,
             issuer,
         })
+    }
+
+    /// Start and end of the issuing intermediate's validity.
+    #[must_use]
+    pub fn intermediate_validity(&self) -> (Timestamp, Timestamp) {
+        (self.intermediate_from, self.intermediate_until)
     }
 
     /// The root certificate, PEM: what callers must trust.
@@ -120,7 +132,8 @@ impl CertificateAuthority {
         let params = leaf_params(names, now, after(now, validity)?.min(self.intermediate_until))?;
         let key = new_key("the certificate's key")?;
         let cert = params.signed_by(&key, &self.issuer).map_err(generating("the certificate"))?;
-        let chain_pem = format!("{}{}", cert.pem(), self.intermediate_pem);
+        let cross = self.cross.as_ref().filter(|(_, until)| now < *until).map_or("", |(pem, _)| pem.as_str());
+        let chain_pem = format!("{}{}{cross}", cert.pem(), self.intermediate_pem);
         Leaf::load(chain_pem, Secret::from(key.serialize_pem()))
     }
 }
@@ -129,6 +142,56 @@ impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CertificateAuthority").field("until", &self.intermediate_until).finish_non_exhaustive()
     }
+}
+
+/// A new root with its first intermediate. The path length leaves room for a later root that is signed by this one.
+pub(crate) fn make_authority(now: Timestamp) -> Result<CaMaterial, PkiError> {
+    let key = new_key("the root's key")?;
+    let params = ca_params(&format!("Casemate Root CA {:08x}", tag()?), 2, now, after(now, ROOT_VALIDITY)?)?;
+    let cert = params.self_signed(&key).map_err(generating("the root certificate"))?;
+    let key_pem = Secret::from(key.serialize_pem());
+    let issuer = Issuer::new(params, key);
+    let (intermediate_cert_pem, intermediate_key_pem) = make_intermediate(&issuer, now, Timestamp::MAX)?;
+    Ok(CaMaterial {
+        root_cert_pem: cert.pem(),
+        root_key_pem: key_pem,
+        intermediate_cert_pem,
+        intermediate_key_pem,
+        cross_cert_pem: None,
+    })
+}
+
+/// A new intermediate and its key, PEM, valid for its five years but not longer than `until`.
+pub(crate) fn make_intermediate(
+    root: &Issuer<'_, KeyPair>,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<(String, Secret), PkiError> {
+    let key = new_key("the intermediate's key")?;
+    let until = after(now, INTERMEDIATE_VALIDITY)?.min(until);
+    let mut params = ca_params(&format!("Casemate Issuing CA {:08x}", tag()?), 0, now, until)?;
+    params.use_authority_key_identifier_extension = true;
+    let cert = params.signed_by(&key, root).map_err(generating("the intermediate certificate"))?;
+    Ok((cert.pem(), Secret::from(key.serialize_pem())))
+}
+
+/// Tells one authority's certificates from another's.
+fn tag() -> Result<u32, PkiError> {
+    let mut tag = [0_u8; 4];
+    fill_random(&mut tag)?;
+    Ok(u32::from_be_bytes(tag))
+}
+
+/// A cross certificate and its end; it must be for the root's own key.
+fn cross_of(pem: &str, root: &X509Certificate<'_>) -> Result<(String, Timestamp), PkiError> {
+    const WHAT: &str = "the root's cross certificate";
+    let der = read_pem(WHAT, pem)?;
+    let parsed = parse(WHAT, &der)?;
+    if parsed.public_key().raw != root.public_key().raw || parsed.subject() != root.subject() {
+        return Err(PkiError::Mismatch("the stored cross certificate is another root's"));
+    }
+    let until = Timestamp::from_second(parsed.validity().not_after.timestamp());
+    Ok((pem.to_owned(), until.map_err(|error| malformed(WHAT, error))?))
 }
 
 fn leaf_params(names: &[String], now: Timestamp, until: Timestamp) -> Result<CertificateParams, PkiError> {
@@ -149,13 +212,13 @@ fn leaf_params(names: &[String], now: Timestamp, until: Timestamp) -> Result<Cer
     Ok(params)
 }
 
-fn ca_params(
+pub(crate) fn ca_params(
     common_name: &str,
     path_length: u8,
     now: Timestamp,
-    validity: Duration,
+    until: Timestamp,
 ) -> Result<CertificateParams, PkiError> {
-    let mut params = base_params(now, after(now, validity)?)?;
+    let mut params = base_params(now, until)?;
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -179,7 +242,7 @@ fn base_params(now: Timestamp, until: Timestamp) -> Result<CertificateParams, Pk
     Ok(params)
 }
 
-fn after(now: Timestamp, validity: Duration) -> Result<Timestamp, PkiError> {
+pub(crate) fn after(now: Timestamp, validity: Duration) -> Result<Timestamp, PkiError> {
     SignedDuration::try_from(validity)
         .and_then(|validity| now.checked_add(validity))
         .map_err(|error| out_of_range(&error))
@@ -195,11 +258,11 @@ fn out_of_range(error: &jiff::Error) -> PkiError {
     generating("the certificate")(error)
 }
 
-fn generating<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> PkiError {
+pub(crate) fn generating<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> PkiError {
     move |error| PkiError::Generate { what, why: error.to_string() }
 }
 
-fn new_key(what: &'static str) -> Result<KeyPair, PkiError> {
+pub(crate) fn new_key(what: &'static str) -> Result<KeyPair, PkiError> {
     KeyPair::generate().map_err(generating(what))
 }
 
@@ -207,20 +270,20 @@ fn fill_random(bytes: &mut [u8]) -> Result<(), PkiError> {
     rand::fill(bytes).map_err(generating("a random number"))
 }
 
-fn malformed(what: &'static str, why: impl std::fmt::Display) -> PkiError {
+pub(crate) fn malformed(what: &'static str, why: impl std::fmt::Display) -> PkiError {
     PkiError::Malformed { what, why: why.to_string() }
 }
 
-fn read_pem(what: &'static str, pem: &str) -> Result<CertificateDer<'static>, PkiError> {
+pub(crate) fn read_pem(what: &'static str, pem: &str) -> Result<CertificateDer<'static>, PkiError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| malformed(what, error))
 }
 
-fn parse<'a>(what: &'static str, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PkiError> {
+pub(crate) fn parse<'a>(what: &'static str, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PkiError> {
     X509Certificate::from_der(der).map(|(_, parsed)| parsed).map_err(|error| malformed(what, error))
 }
 
 /// The key, if it is the certificate's.
-fn key_of(what: &'static str, pem: &Secret, certificate: &X509Certificate<'_>) -> Result<KeyPair, PkiError> {
+pub(crate) fn key_of(what: &'static str, pem: &Secret, certificate: &X509Certificate<'_>) -> Result<KeyPair, PkiError> {
     let text = pem.expose_str().map_err(|error| malformed(what, error))?;
     let key = KeyPair::from_pem(text).map_err(|error| malformed(what, error))?;
     if key.public_key_raw() != certificate.public_key().subject_public_key.data.as_ref() {

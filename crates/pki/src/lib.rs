@@ -14,6 +14,9 @@ pub mod fuzz;
 mod issuer;
 mod leaf;
 mod name;
+mod probe;
+mod rotate;
+pub mod schedule;
 mod serve;
 
 use casemate_model::{Fault, FaultKind};
@@ -21,6 +24,8 @@ use casemate_model::{Fault, FaultKind};
 pub use authority::{CaMaterial, CertificateAuthority, INTERMEDIATE_VALIDITY, ROOT_VALIDITY};
 pub use issuer::{BoxFuture, BuiltIn, DEFAULT_VALIDITY, IssueError, Issuer, RenewalWindow};
 pub use leaf::Leaf;
+pub use probe::{fingerprint, probe_config};
+pub use rotate::{Described, describe, rotate_intermediate, rotate_root, trusted_roots};
 pub use serve::{CertificateMap, CertificateResolver, server_config};
 
 /// Why a certificate could not be made, read or served.

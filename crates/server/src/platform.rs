@@ -275,6 +275,7 @@ async fn certificate_authority(store: &Store, settings: &ResourceId, clock: &Clo
         root_key_pem: platform_secret(store, settings, "ca-root-key").await?,
         intermediate_cert_pem: platform_secret(store, settings, "ca-intermediate-cert").await?.expose_str()?.to_owned(),
         intermediate_key_pem: platform_secret(store, settings, "ca-intermediate-key").await?,
+        cross_cert_pem: None,
     };
     Ok(CertificateAuthority::load(&material)?)
 }
