@@ -95,9 +95,15 @@ impl Ways {
 
     /// The answer to a storage request that came a way that does not lead to its container; none when it does.
     pub(crate) fn refuse_blob(&self, origin: &Origin, path: &str) -> Option<Response> {
-        let container = percent_decode_str(path.split('/').nth(2)?).decode_utf8().ok()?;
+        let mut parts = path.split('/').skip(1);
+        let account = parts.next()?.split('.').next()?;
+        let container = percent_decode_str(parts.next()?).decode_utf8().ok()?;
         let workspace = self.containers.get(&*container)?;
         let storage = self.workspaces.get(workspace).and_then(|home| home.storage.as_ref());
+        let is_its_account = storage.is_some_and(|storage| storage.name().eq_ignore_ascii_case(account));
+        if matches!(origin, Origin::Deployment { .. }) && !is_its_account {
+            return Some(storage_answer(&other_account(account)));
+        }
         let is_storage = matches!(origin, Origin::Private { target, .. } if Some(target) == storage);
         if is_storage {
             return None;
@@ -178,6 +184,18 @@ fn refusal(closed: Closed, origin: &Origin, workspace: &ResourceId) -> Fault {
         ),
     };
     Fault::new(FaultKind::Forbidden, code, message).at(workspace.as_str())
+}
+
+/// The refusal of a deployment that asks at one account's host for what lies in another's: the rule that let it through
+/// approves that account alone.
+fn other_account(account: &str) -> Fault {
+    let account: String = account.chars().take(24).collect();
+    let message = format!(
+        "What is asked for is not in the storage account '{account}', which the deployment's outbound rule leads to. A \
+         rule for one account opens no other; keep what the model needs in its own workspace's storage, or add a \
+         private endpoint rule for the other account."
+    );
+    Fault::new(FaultKind::Forbidden, ACCESS_DISABLED, message)
 }
 
 /// A refusal in the storage service's shape.

@@ -84,8 +84,9 @@ pub struct ApiState {
     pub outbound: Arc<dyn OutboundLog>,
     /// The service tags that outbound rules may name.
     pub tags: Arc<ServiceTags>,
-    /// The host's own addresses, which no rule but a private endpoint opens.
-    pub own_addresses: Arc<[IpAddr]>,
+    /// Asks for the host's own addresses, which no rule but a private endpoint opens. They come and go, with private
+    /// endpoints for one.
+    pub own_addresses: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
     /// The platform's own facts.
     pub config: ApiConfig,
     /// The time.

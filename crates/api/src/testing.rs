@@ -130,7 +130,7 @@ impl World {
             logs: Arc::new(NoLogs),
             outbound: Arc::clone(&decisions) as Arc<dyn OutboundLog>,
             tags: Arc::new(ServiceTags::parse(r#"{"Corp": {"prefixes": ["10.1.0.0/16"]}}"#).unwrap()),
-            own_addresses: Arc::from(["192.168.7.7".parse().unwrap()]),
+            own_addresses: Arc::new(|| vec!["192.168.7.7".parse().unwrap()]),
             config: ApiConfig {
                 url: URL.to_owned(),
                 region: "local".to_owned(),

@@ -8,20 +8,13 @@ use std::{collections::HashSet, net::IpAddr};
 use crate::{
     id::ResourceId,
     network::{
-        NetworkSnapshot, Record, RecordData, ServiceRecord, WORKSPACE_ZONE, Zone, ZoneView, workspace_record_names,
+        ACCOUNT_SERVICES, NetworkSnapshot, Record, RecordData, ServiceRecord, WORKSPACE_ZONE, Zone, ZoneView,
+        workspace_record_names,
     },
 };
 
 /// How long an answer about the platform's names may be kept, in seconds: short, since endpoints come and go.
 pub const PLATFORM_TTL: u32 = 10;
-
-/// Hosts of the platform that exist for every account, below the domain, and the private zones in which a network has
-/// them otherwise.
-const ACCOUNT_HOSTS: [(&str, &str); 3] = [
-    ("blob.core", "privatelink.blob.core.windows.net"),
-    ("vault", "privatelink.vaultcore.azure.net"),
-    ("registry", "privatelink.azurecr.io"),
-];
 
 /// What the platform's names are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +59,21 @@ impl PlatformNames {
         records.extend(addresses("ns", if self.dns.is_empty() { &self.front_door } else { &self.dns }));
         let managed = view.map(|view| self.management(snapshot, view)).unwrap_or_default();
         records.extend(if managed.is_empty() { addresses("management", &self.front_door) } else { managed });
-        for (host, private) in ACCOUNT_HOSTS {
+        for service in ACCOUNT_SERVICES {
+            let host = service.host;
             records.extend(addresses(&format!("*.{host}"), &self.front_door));
-            let held = view.and_then(|view| view.zone(private)).into_iter().flat_map(|zone| &zone.records);
-            let held = held.filter(|record| leads_somewhere(record) && !matches!(record.name.as_str(), "@" | "*"));
-            records.extend(held.map(|record| renamed(record, &format!("{}.{host}", record.name))));
+            // Where both of a service's zones have a name, the one of the platform's own domain counts.
+            let mut names: HashSet<&str> = HashSet::new();
+            for zone in service.zones(&self.domain).iter().filter_map(|name| view?.zone(name)) {
+                let held = zone.records.iter().filter(|record| {
+                    leads_somewhere(record)
+                        && !matches!(record.name.as_str(), "@" | "*")
+                        && !names.contains(&*record.name)
+                });
+                let held: Vec<&Record> = held.collect();
+                names.extend(held.iter().map(|record| record.name.as_str()));
+                records.extend(held.into_iter().map(|record| renamed(record, &format!("{}.{host}", record.name))));
+            }
         }
         for workspace in &snapshot.workspaces {
             for endpoint in &workspace.endpoints {

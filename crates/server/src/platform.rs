@@ -122,7 +122,7 @@ impl Platform {
             logs: Arc::new(Logs(backend.logs().clone())),
             outbound: Arc::new(Decisions(egress)),
             tags,
-            own_addresses: casemate_control::own_addresses().into(),
+            own_addresses: Arc::new(casemate_control::own_addresses),
             config: ApiConfig {
                 url: url.clone(),
                 region: args.region.clone(),

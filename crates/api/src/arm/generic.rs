@@ -12,7 +12,7 @@ use crate::{
     call::{Call, Target},
     context::{OpContext, Outcome},
     error::ApiError,
-    respond,
+    network, respond,
     state::ApiState,
 };
 
@@ -139,7 +139,7 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
         (Target::Resource(id), &Method::GET) => {
             ctx.authorize_call(call)?;
             let row = state.store.resource_get(id).await?.ok_or_else(|| shape::not_found(id))?;
-            Ok(respond::shown(call, &row, &show(ctx, state, &row)))
+            Ok(respond::shown(call, &row, &whole(ctx, state, &row).await?))
         }
         (Target::Resource(id), &Method::HEAD) => {
             ctx.authorize_call(call)?;
@@ -152,14 +152,15 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
             let mut tx = state.store.begin().await?;
             let put = write(&mut tx, ctx, state, id, body, &condition).await?;
             tx.commit().await?;
-            Ok(respond::written_as(&put, &show(ctx, state, &put.resource)))
+            Ok(respond::written_as(&put, &whole(ctx, state, &put.resource).await?))
         }
         (Target::Resource(id), &Method::PATCH) => patch(ctx, state, call, id).await,
         (Target::Resource(id), &Method::DELETE) => delete(ctx, state, call, id).await,
         (Target::Collection { parent: Some(scope), kind }, &Method::GET) => {
             let rows = state.store.resource_list(&Filter::of_type(kind.clone()).within(scope)).await?;
             let rows = ctx.readable(scope, &call.permission(), rows)?;
-            let shown = rows.iter().map(|row| show(ctx, state, row)).collect();
+            let mut shown: Vec<Value> = rows.iter().map(|row| show(ctx, state, row)).collect();
+            network::embed(state, scope, kind, &mut shown).await?;
             respond::list(ctx, call, &call.path(), shown)
         }
         _ => call.method_not_allowed(),
@@ -189,6 +190,7 @@ pub(super) async fn write(
     }
     let mut properties = (kind.properties)(state);
     merge(&mut properties, given.get("properties"))?;
+    without_connections(&mut properties);
     kept.insert("properties".to_owned(), properties);
     Ok(tx.resource_put(id, Value::Object(kept), condition, &ctx.author()).await?)
 }
@@ -203,6 +205,13 @@ fn merge(there: &mut Value, given: Option<&Value>) -> Result<(), Fault> {
             Ok(())
         }
         _ => Err(Fault::invalid("InvalidRequestContent", "'properties' must be an object.").at("properties")),
+    }
+}
+
+/// Who reads one and sends it back changed sends its connections, too, which are shown in it and not kept in it.
+fn without_connections(properties: &mut Value) {
+    if let Some(properties) = properties.as_object_mut() {
+        properties.remove(network::CONNECTIONS);
     }
 }
 
@@ -239,9 +248,10 @@ async fn patch(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) 
         }
     }
     merge(&mut body["properties"], given.get("properties"))?;
+    without_connections(&mut body["properties"]);
     let put = tx.resource_put(id, body, &condition, &ctx.author()).await?;
     tx.commit().await?;
-    Ok(respond::written_as(&put, &show(ctx, state, &put.resource)))
+    Ok(respond::written_as(&put, &whole(ctx, state, &put.resource).await?))
 }
 
 /// Nothing runs behind these, so they are gone at once, with the role assignments on them.
@@ -256,6 +266,13 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
     tx.resource_remove(id).await?;
     tx.commit().await?;
     Ok(respond::ok(&Value::Object(Map::new())))
+}
+
+/// One with the connections of private endpoints to it.
+async fn whole(ctx: &OpContext, state: &ApiState, row: &Resource) -> Result<Value, ApiError> {
+    let mut shown = show(ctx, state, row);
+    network::embed(state, &row.id, &row.id.resource_type(), [&mut shown]).await?;
+    Ok(shown)
 }
 
 pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource) -> Value {

@@ -9,7 +9,7 @@ use crate::{
     call::Call,
     context::{OpContext, Outcome},
     error::ApiError,
-    respond,
+    network, respond,
     state::ApiState,
     v1::compute,
 };
@@ -44,11 +44,13 @@ pub(super) async fn write(
             ctx.authorize(&format!("{}/write", id.resource_type()), id)?;
             generic::write(tx, ctx, state, id, body, &none).await
         }
+        known if network::is_written_by_templates(known) => network::write(tx, ctx, state, id, body).await,
         _ => {
             let message = format!(
                 "A template can't make resources of the type '{}' on this platform yet. It can make workspaces and \
                  what belongs to them (storage account, key vault, log analytics, insights, registry, identities), \
-                 role assignments and, at the subscription, resource groups.",
+                 virtual networks, private endpoints, private DNS zones and what lies in these, role assignments and, \
+                 at the subscription, resource groups.",
                 id.resource_type()
             );
             Err(Fault::new(FaultKind::NotImplemented, "NotImplemented", message).at(id.as_str()).into())
@@ -65,6 +67,7 @@ pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: Map
         "microsoft.authorization/roleassignments" => roles::show(row),
         known if generic::is_known(known) => generic::show(ctx, state, row),
         COMPUTE => compute::show(ctx, row),
+        known if network::is_written_by_templates(known) => network::show(row),
         _ => row.to_public(),
     }
 }
@@ -80,5 +83,7 @@ pub(super) async fn rules(state: &ApiState, row: &Resource) -> Result<Map<String
 /// 200 with a resource.
 pub(super) async fn answer(ctx: &OpContext, state: &ApiState, call: &Call, row: &Resource) -> Outcome {
     let rules = rules(state, row).await?;
-    Ok(respond::shown(call, row, &show(ctx, state, row, rules)))
+    let mut shown = show(ctx, state, row, rules);
+    network::embed(state, &row.id, &row.id.resource_type(), [&mut shown]).await?;
+    Ok(respond::shown(call, row, &shown))
 }

@@ -16,7 +16,7 @@ use crate::{
     call::{Call, Target},
     context::{OpContext, Outcome},
     error::ApiError,
-    respond,
+    network, respond,
     state::ApiState,
 };
 
@@ -58,7 +58,8 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
 
 async fn answer_written(ctx: &OpContext, state: &ApiState, put: &Put) -> Outcome {
     let rules = provision::rules(state, &put.resource).await?;
-    let shown = show(ctx, state, &put.resource, rules);
+    let mut shown = show(ctx, state, &put.resource, rules);
+    network::embed(state, &put.resource.id, WORKSPACE_TYPE, [&mut shown]).await?;
     let put = Put { created: false, ..put.clone() };
     Ok(respond::written_as(&put, &shown))
 }
@@ -222,6 +223,7 @@ async fn list(ctx: &OpContext, state: &ApiState, call: &Call, scope: &ResourceId
     for row in &rows {
         shown.push(show(ctx, state, row, provision::rules(state, row).await?));
     }
+    network::embed(state, scope, WORKSPACE_TYPE, &mut shown).await?;
     respond::list(ctx, call, &call.path(), shown)
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use casemate_model::{
     Fault, Resource, ResourceId,
-    network::{CONNECTION_TARGETS, ConnectionStatus, PrivateEndpoint, connection_type},
+    network::{CONNECTION_TARGETS, ConnectionStatus, PRIVATE_ENDPOINT_TYPE, PrivateEndpoint, connection_type},
 };
 use casemate_store::{Condition, Filter, Tx};
 use http::Method;
@@ -26,6 +26,8 @@ use crate::{
     state::ApiState,
 };
 
+/// Where a target shows its connections.
+pub(crate) const CONNECTIONS: &str = "privateEndpointConnections";
 /// The longest description of a decision, in bytes.
 const MAX_DESCRIPTION: usize = 1024;
 
@@ -35,7 +37,7 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
             ctx.authorize_call(call)?;
             let row = shape::read(state, id).await?;
             let target = parent(state, id).await?;
-            Ok(respond::shown(call, &row, &show(&row, &target)))
+            Ok(respond::shown(call, &row, &Subnets::read(state).await?.show(&row, target.location())))
         }
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
         (Target::Resource(id), &Method::PUT) => decide(ctx, state, call, id).await,
@@ -43,8 +45,9 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
         (Target::Collection { parent: Some(target), .. }, &Method::GET) => {
             ctx.authorize_call(call)?;
             let rows = shape::list(ctx, state, call).await?;
-            let target = shape::read(state, target).await?;
-            respond::list(ctx, call, &call.path(), rows.iter().map(|row| show(row, &target)).collect())
+            let (target, subnets) = (shape::read(state, target).await?, Subnets::read(state).await?);
+            let shown = rows.iter().map(|row| subnets.show(row, target.location())).collect();
+            respond::list(ctx, call, &call.path(), shown)
         }
         _ => call.method_not_allowed(),
     }
@@ -55,12 +58,49 @@ async fn parent(state: &ApiState, id: &ResourceId) -> Result<Resource, ApiError>
     shape::read(state, &parent).await
 }
 
-fn show(row: &Resource, target: &Resource) -> Value {
-    let mut shown = shape::public(row);
-    if let Some(location) = target.location() {
-        shown["location"] = location.into();
+/// The subnets of private endpoints, which are shown in their connections.
+struct Subnets(HashMap<ResourceId, Value>);
+
+impl Subnets {
+    async fn read(state: &ApiState) -> Result<Self, ApiError> {
+        let rows = state.store.resource_list(&Filter::of_type(PRIVATE_ENDPOINT_TYPE)).await?;
+        Ok(Self(rows.into_iter().map(|row| (row.id.clone(), row.properties()["subnet"]["id"].clone())).collect()))
     }
-    shown
+
+    /// A connection as clients see it, with the location of its target.
+    fn show(&self, row: &Resource, location: Option<&str>) -> Value {
+        let mut shown = shape::public(row);
+        if let Some(location) = location {
+            shown["location"] = location.into();
+        }
+        let endpoint = row.properties()["privateEndpoint"]["id"].as_str().and_then(|id| ResourceId::parse(id).ok());
+        if let Some(subnet) = endpoint.and_then(|endpoint| self.0.get(&endpoint)) {
+            shown["properties"]["privateEndpoint"]["subnetArmId"] = subnet.clone();
+        }
+        shown
+    }
+}
+
+/// Puts the connections of targets, which all lie in `scope` and are of the type `kind`, into what is shown of them.
+/// Other resources stay as they are.
+pub(crate) async fn embed<'v>(
+    state: &ApiState,
+    scope: &ResourceId,
+    kind: &str,
+    targets: impl IntoIterator<Item = &'v mut Value>,
+) -> Result<(), ApiError> {
+    let Some(kind) = connection_type(kind) else { return Ok(()) };
+    let mut rows = state.store.resource_list(&Filter::of_type(kind).within(scope)).await?;
+    rows.retain(|row| !row.deleting);
+    let subnets = if rows.is_empty() { Subnets(HashMap::new()) } else { Subnets::read(state).await? };
+    for target in targets {
+        let id = target["id"].as_str().and_then(|id| ResourceId::parse(id).ok());
+        let location = target["location"].as_str().map(str::to_owned);
+        let own = rows.iter().filter(|row| id.is_some() && row.id.parent() == id);
+        let own: Vec<Value> = own.map(|row| subnets.show(row, location.as_deref())).collect();
+        target["properties"][CONNECTIONS] = own.into();
+    }
+    Ok(())
 }
 
 /// A PUT carries the decision; everything else of a connection comes from its private endpoint.
@@ -93,7 +133,7 @@ async fn decide(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
     }
     tx.commit().await?;
     let target = parent(state, id).await?;
-    Ok(respond::written_as(&put, &show(&put.resource, &target)))
+    Ok(respond::written_as(&put, &Subnets::read(state).await?.show(&put.resource, target.location())))
 }
 
 async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     apply, connections, interfaces,
-    shape::{self, bad},
+    shape::{self, Asked, bad},
     targets, vnets,
 };
 use crate::{
@@ -48,9 +48,9 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
         (Target::Resource(id), &Method::PUT) => {
             ctx.authorize_call(call)?;
-            let given = common::object(call.json()?)?;
+            let asked = Asked::read(call)?;
             let mut tx = state.store.begin().await?;
-            let put = write(&mut tx, ctx, state, call, id, &given).await?;
+            let put = write(&mut tx, ctx, state, id, &asked).await?;
             tx.commit().await?;
             Ok(respond::written_as(&put, &Around::read(state).await?.show(state, &put.resource)))
         }
@@ -181,14 +181,14 @@ fn static_address(given: &[Value]) -> Result<(Option<IpAddr>, Value), Fault> {
     Ok((Some(address), kept))
 }
 
-async fn write(
+pub(super) async fn write(
     tx: &mut Tx,
     ctx: &OpContext,
     state: &ApiState,
-    call: &Call,
     id: &ResourceId,
-    given: &Map<String, Value>,
+    asked: &Asked,
 ) -> Result<Put, ApiError> {
+    let given = &asked.given;
     shape::check_name(id, "Microsoft.Resources/resourceGroups", 80)?;
     common::require_parent(tx, id).await?;
     let existing = tx.resource_get(id).await?;
@@ -210,7 +210,7 @@ async fn write(
         "tags": common::tags(given.get("tags"))?,
         "properties": wish.properties(&guid, address, &connection),
     });
-    let put = tx.resource_put(id, body, &call.condition()?, &ctx.author()).await?;
+    let put = tx.resource_put(id, body, &asked.condition, &ctx.author()).await?;
     let endpoint = PrivateEndpoint::new(id, put.resource.properties())?;
     connections::open(tx, ctx, &endpoint, wish.manual, &wish.message).await?;
     apply::sync(tx, ctx, state, &put.resource).await?;

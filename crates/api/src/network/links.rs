@@ -8,7 +8,11 @@ use casemate_store::{Condition, Filter, Put, Tx};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{apply, shape, zones};
+use super::{
+    apply,
+    shape::{self, Asked},
+    zones,
+};
 use crate::{
     arm::shape as common,
     call::{Call, Target},
@@ -26,7 +30,14 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
             Ok(respond::shown(call, &row, &show(&row)))
         }
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
-        (Target::Resource(id), &Method::PUT) => write(ctx, state, call, id).await,
+        (Target::Resource(id), &Method::PUT) => {
+            ctx.authorize_call(call)?;
+            let asked = Asked::read(call)?;
+            let mut tx = state.store.begin().await?;
+            let put = write(&mut tx, ctx, id, &asked).await?;
+            tx.commit().await?;
+            Ok(respond::written_as(&put, &show(&put.resource)))
+        }
         (Target::Resource(id), &Method::PATCH) => {
             let put = shape::patch_tags(ctx, state, call, id).await?;
             Ok(respond::written_as(&put, &show(&put.resource)))
@@ -40,11 +51,9 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
     }
 }
 
-async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {
-    ctx.authorize_call(call)?;
+pub(super) async fn write(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, asked: &Asked) -> Result<Put, ApiError> {
     shape::check_name(id, ZONE_TYPE, 80)?;
-    let given = common::object(call.json()?)?;
-    let properties = shape::properties(&given)?;
+    let properties = shape::properties(&asked.given)?;
     let message = "Networks here hold nothing that registers itself in DNS; give registrationEnabled = false.";
     if properties
         .get("registrationEnabled")
@@ -54,21 +63,18 @@ async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) 
     }
     let network = shape::reference(&properties, "virtualNetwork", NETWORK_TYPE)?;
     ctx.authorize("Microsoft.Network/virtualNetworks/join/action", &network)?;
-    let mut tx = state.store.begin().await?;
-    common::require_parent(&mut tx, id).await?;
-    shape::named(&mut tx, &network, "virtualNetwork").await?;
+    common::require_parent(tx, id).await?;
+    shape::named(tx, &network, "virtualNetwork").await?;
     let existing = tx.resource_get(id).await?;
-    let adopted = clear_place(&mut tx, id, existing.as_ref(), &network).await?;
+    let adopted = clear_place(tx, id, existing.as_ref(), &network).await?;
     let body = json!({
         "location": "global",
-        "tags": common::tags(given.get("tags"))?,
+        "tags": common::tags(asked.given.get("tags"))?,
         "properties": {"virtualNetwork": {"id": network.as_str()}, "registrationEnabled": false},
     });
-    let condition = if adopted { Condition::None } else { call.condition()? };
-    let put = tx.resource_put(id, body, &condition, &ctx.author()).await?;
-    tx.commit().await?;
-    let put = Put { created: put.created || adopted, ..put };
-    Ok(respond::written_as(&put, &show(&put.resource)))
+    let condition = if adopted { &Condition::None } else { &asked.condition };
+    let put = tx.resource_put(id, body, condition, &ctx.author()).await?;
+    Ok(Put { created: put.created || adopted, ..put })
 }
 
 /// Checks that the network sees no other zone of this name. A link that was made on the way gives its place to the

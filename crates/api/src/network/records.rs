@@ -4,12 +4,12 @@ use casemate_model::{
     Fault, Resource, ResourceId,
     network::{OWNERS, Record, RecordKind, ZONE_TYPE, check_record_name},
 };
-use casemate_store::{Filter, Tx};
+use casemate_store::{Filter, Put, Tx};
 use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    shape::{self, bad},
+    shape::{self, Asked, bad},
     zones,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call, kind:
         (Target::Collection { parent: Some(zone), .. }, &Method::GET) => list(ctx, state, call, zone, kind).await,
         (Target::Resource(id), &Method::GET) => one(ctx, state, call, id, kind).await,
         (Target::Resource(id), &Method::PUT | &Method::PATCH) if let Some(kind) = kind => {
-            write(ctx, state, call, id, kind).await
+            put(ctx, state, call, id, kind).await
         }
         (Target::Resource(id), &Method::DELETE) if kind.is_some() => shape::delete(ctx, state, call, id).await,
         _ => call.method_not_allowed(),
@@ -69,25 +69,34 @@ async fn one(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId, ki
     Ok(respond::shown(call, &row, &show(&row)))
 }
 
-async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId, kind: RecordKind) -> Outcome {
+async fn put(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId, kind: RecordKind) -> Outcome {
     ctx.authorize_call(call)?;
-    shape::check_place(id, ZONE_TYPE)?;
-    let given = common::object(call.json()?)?;
-    let mut properties = shape::properties(&given)?;
+    let mut asked = Asked::read(call)?;
     let mut tx = state.store.begin().await?;
-    common::require_parent(&mut tx, id).await?;
-    let existing = tx.resource_get(id).await?;
     if call.method == Method::PATCH {
-        let existing = existing.as_ref().ok_or_else(|| common::not_found(id))?;
+        let existing = tx.resource_get(id).await?.ok_or_else(|| common::not_found(id))?;
         let mut merged = existing.properties().as_object().cloned().unwrap_or_default();
-        merged.extend(properties);
-        properties = merged;
+        merged.extend(shape::properties(&asked.given)?);
+        asked.given.insert("properties".to_owned(), merged.into());
     }
-    check_zone(&mut tx, id, kind, existing.is_none()).await?;
-    let body = normalized(id, kind, &properties, existing.as_ref())?;
-    let put = tx.resource_put(id, body, &call.condition()?, &ctx.author()).await?;
+    let put = write(&mut tx, ctx, id, kind, &asked).await?;
     tx.commit().await?;
     Ok(respond::written_as(&put, &show(&put.resource)))
+}
+
+pub(super) async fn write(
+    tx: &mut Tx,
+    ctx: &OpContext,
+    id: &ResourceId,
+    kind: RecordKind,
+    asked: &Asked,
+) -> Result<Put, ApiError> {
+    shape::check_place(id, ZONE_TYPE)?;
+    common::require_parent(tx, id).await?;
+    let existing = tx.resource_get(id).await?;
+    check_zone(tx, id, kind, existing.is_none()).await?;
+    let body = normalized(id, kind, &shape::properties(&asked.given)?, existing.as_ref())?;
+    Ok(tx.resource_put(id, body, &asked.condition, &ctx.author()).await?)
 }
 
 /// Most record sets; and a CNAME has its name for itself.

@@ -7,14 +7,16 @@ use casemate_model::{
     Fault, ResourceId,
     egress::{AddressClass, HostName, PortRanges, classify},
 };
+use casemate_store::{Put, Tx};
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::shape::{self, bad};
+use super::shape::{self, Asked, bad};
 use crate::{
     arm::shape as common,
     call::{Call, Target},
     context::{OpContext, Outcome},
+    error::ApiError,
     respond,
     state::ApiState,
 };
@@ -27,7 +29,14 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
             Ok(respond::shown(call, &row, &shape::public(&row)))
         }
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
-        (Target::Resource(id), &Method::PUT) => write(ctx, state, call, id).await,
+        (Target::Resource(id), &Method::PUT) => {
+            ctx.authorize_call(call)?;
+            let asked = Asked::read(call)?;
+            let mut tx = state.store.begin().await?;
+            let put = write(&mut tx, ctx, id, &asked).await?;
+            tx.commit().await?;
+            Ok(respond::written_as(&put, &shape::public(&put.resource)))
+        }
         (Target::Resource(id), &Method::PATCH) => {
             let put = shape::patch_tags(ctx, state, call, id).await?;
             Ok(respond::written_as(&put, &shape::public(&put.resource)))
@@ -41,22 +50,17 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
     }
 }
 
-async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {
-    ctx.authorize_call(call)?;
+pub(super) async fn write(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, asked: &Asked) -> Result<Put, ApiError> {
     shape::check_name(id, "Microsoft.Resources/resourceGroups", 80)?;
-    let given = common::object(call.json()?)?;
-    let destination = destination(shape::properties(&given)?.get("casemate"))?;
-    let mut tx = state.store.begin().await?;
-    common::require_parent(&mut tx, id).await?;
+    let destination = destination(shape::properties(&asked.given)?.get("casemate"))?;
+    common::require_parent(tx, id).await?;
     let existing = tx.resource_get(id).await?;
     let body = json!({
-        "location": shape::location(&given, existing.as_ref())?,
-        "tags": common::tags(given.get("tags"))?,
+        "location": shape::location(&asked.given, existing.as_ref())?,
+        "tags": common::tags(asked.given.get("tags"))?,
         "properties": {"casemate": destination},
     });
-    let put = tx.resource_put(id, body, &call.condition()?, &ctx.author()).await?;
-    tx.commit().await?;
-    Ok(respond::written_as(&put, &shape::public(&put.resource)))
+    Ok(tx.resource_put(id, body, &asked.condition, &ctx.author()).await?)
 }
 
 /// `{address | fqdn, ports}`: an address that a machine on a network can have, or a host name.

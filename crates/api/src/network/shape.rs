@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use casemate_model::{Fault, FaultKind, Resource, ResourceId};
-use casemate_store::{Filter, Put, Tx};
+use casemate_store::{Condition, Filter, Put, Tx};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -13,6 +13,21 @@ use crate::{
     respond,
     state::ApiState,
 };
+
+/// What a PUT or a template asks for.
+pub(super) struct Asked {
+    /// The body.
+    pub(super) given: Map<String, Value>,
+    /// Under which condition.
+    pub(super) condition: Condition,
+}
+
+impl Asked {
+    /// Reads a call whose right was checked.
+    pub(super) fn read(call: &Call) -> Result<Self, Fault> {
+        Ok(Self { given: shape::object(call.json()?)?, condition: call.condition()? })
+    }
+}
 
 /// The row with this id.
 pub(super) async fn read(state: &ApiState, id: &ResourceId) -> Result<Resource, ApiError> {

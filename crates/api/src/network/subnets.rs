@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::{
-    shape::{self, bad},
+    shape::{self, Asked, bad},
     vnets::{self, Inside},
 };
 use crate::{
@@ -42,12 +42,9 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
         (Target::Resource(id), &Method::PUT) => {
             ctx.authorize_call(call)?;
-            let given = common::object(call.json()?)?;
-            let properties = normalized(&shape::properties(&given)?)?;
-            let condition = call.condition()?;
+            let asked = Asked::read(call)?;
             let mut tx = state.store.begin().await?;
-            check_within(&mut tx, id, Some(&properties)).await?;
-            let put = tx.resource_put(id, json!({"properties": properties}), &condition, &ctx.author()).await?;
+            let put = write(&mut tx, ctx, id, &asked).await?;
             tx.commit().await?;
             Ok(respond::written_as(&put, &Inside::read(state).await?.show_subnet(&put.resource)))
         }
@@ -59,6 +56,12 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
         }
         _ => call.method_not_allowed(),
     }
+}
+
+pub(super) async fn write(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, asked: &Asked) -> Result<Put, ApiError> {
+    let properties = normalized(&shape::properties(&asked.given)?)?;
+    check_within(tx, id, Some(&properties)).await?;
+    Ok(tx.resource_put(id, json!({"properties": properties}), &asked.condition, &ctx.author()).await?)
 }
 
 /// What is kept of a subnet's properties.

@@ -21,8 +21,8 @@ pub(super) struct Group {
     pub(super) id: &'static str,
     /// What the original calls its members.
     members: &'static [&'static str],
-    /// The zone of its names.
-    zone: fn(&ApiConfig) -> String,
+    /// The zones that its names can be in, the one to be told first.
+    zones: fn(&ApiConfig) -> Vec<String>,
     /// Its names in that zone.
     names: fn(&ApiState, &Resource) -> Vec<String>,
 }
@@ -30,7 +30,7 @@ pub(super) struct Group {
 const WORKSPACE: &[Group] = &[Group {
     id: "amlworkspace",
     members: &["default"],
-    zone: |_| network::WORKSPACE_ZONE.to_owned(),
+    zones: |_| vec![network::WORKSPACE_ZONE.to_owned()],
     names: |state, row| {
         let guid = row.observed.get("workspaceId").and_then(Value::as_str);
         guid.map(|guid| network::workspace_record_names(guid, &state.config.region).to_vec()).unwrap_or_default()
@@ -38,33 +38,29 @@ const WORKSPACE: &[Group] = &[Group {
 }];
 
 const STORAGE: &[Group] = &[
-    Group {
-        id: "blob",
-        members: &["blob"],
-        zone: |config| format!("privatelink.blob.{}", config.storage_suffix()),
-        names: own_name,
-    },
+    Group { id: "blob", members: &["blob"], zones: |config| account_zones(config, "blob"), names: own_name },
     Group {
         id: "file",
         members: &["file"],
-        zone: |config| format!("privatelink.file.{}", config.storage_suffix()),
+        zones: |config| vec![format!("privatelink.file.{}", config.storage_suffix())],
         names: own_name,
     },
 ];
 
-const VAULT: &[Group] = &[Group {
-    id: "vault",
-    members: &["default"],
-    zone: |config| format!("privatelink.vault.{}", config.domain),
-    names: own_name,
-}];
+const VAULT: &[Group] =
+    &[Group { id: "vault", members: &["default"], zones: |config| account_zones(config, "vault"), names: own_name }];
 
 const REGISTRY: &[Group] = &[Group {
     id: "registry",
     members: &["registry"],
-    zone: |config| format!("privatelink.registry.{}", config.domain),
+    zones: |config| account_zones(config, "registry"),
     names: own_name,
 }];
+
+fn account_zones(config: &ApiConfig, group: &str) -> Vec<String> {
+    let service = network::ACCOUNT_SERVICES.iter().find(|service| service.group == group);
+    service.into_iter().flat_map(|service| service.zones(&config.domain)).collect()
+}
 
 fn own_name(_: &ApiState, row: &Resource) -> Vec<String> {
     vec![row.name().to_lowercase()]
@@ -94,7 +90,8 @@ pub(super) fn group(target: &ResourceId, name: &str) -> Result<&'static Group, F
 pub(super) fn names(state: &ApiState, target: &Resource, ids: &[String], zone: &str) -> Vec<String> {
     let mut names = Vec::new();
     for id in ids {
-        let found = group(&target.id, id).ok().filter(|group| (group.zone)(&state.config).eq_ignore_ascii_case(zone));
+        let is_its = |group: &&Group| (group.zones)(&state.config).iter().any(|own| own.eq_ignore_ascii_case(zone));
+        let found = group(&target.id, id).ok().filter(is_its);
         names.extend(found.map(|group| (group.names)(state, target)).into_iter().flatten());
     }
     names
@@ -104,7 +101,7 @@ pub(super) fn names(state: &ApiState, target: &Resource, ids: &[String], zone: &
 pub(super) fn public_names(state: &ApiState, target: &Resource, ids: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for group in ids.iter().filter_map(|id| group(&target.id, id).ok()) {
-        let zone = (group.zone)(&state.config);
+        let zone = (group.zones)(&state.config).into_iter().next().unwrap_or_default();
         let suffix = zone.strip_prefix("privatelink.").unwrap_or(&zone);
         found.extend((group.names)(state, target).into_iter().map(|name| format!("{name}.{suffix}")));
     }
@@ -141,7 +138,7 @@ fn show(state: &ApiState, target: &ResourceId, group: &Group) -> Value {
         "properties": {
             "groupId": group.id,
             "requiredMembers": group.members,
-            "requiredZoneNames": [(group.zone)(&state.config)],
+            "requiredZoneNames": &(group.zones)(&state.config)[..1],
         },
     })
 }

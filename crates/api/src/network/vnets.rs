@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     apply,
-    shape::{self, bad},
+    shape::{self, Asked, bad},
     subnets,
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
         (Target::Resource(id), &Method::PUT) => {
             ctx.authorize_call(call)?;
             let mut tx = state.store.begin().await?;
-            let put = write(&mut tx, ctx, call, id).await?;
+            let put = write(&mut tx, ctx, id, &Asked::read(call)?).await?;
             tx.commit().await?;
             Ok(respond::written_as(&put, &Inside::read(state).await?.show(&put.resource)))
         }
@@ -73,13 +73,12 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
     }
 }
 
-async fn write(tx: &mut Tx, ctx: &OpContext, call: &Call, id: &ResourceId) -> Result<Put, ApiError> {
+pub(super) async fn write(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, asked: &Asked) -> Result<Put, ApiError> {
     shape::check_name(id, GROUP_TYPE, 64)?;
     common::require_parent(tx, id).await?;
     let existing = tx.resource_get(id).await?;
-    let given = common::object(call.json()?)?;
-    let location = shape::location(&given, existing.as_ref())?;
-    let mut given_properties = shape::properties(&given)?;
+    let location = shape::location(&asked.given, existing.as_ref())?;
+    let mut given_properties = shape::properties(&asked.given)?;
     shape::refuse_unbuilt(&given_properties, UNBUILT)?;
     let wanted = subnets_wanted(&mut given_properties)?;
     let mut properties = normalized(&given_properties, existing.as_ref());
@@ -96,8 +95,8 @@ async fn write(tx: &mut Tx, ctx: &OpContext, call: &Call, id: &ResourceId) -> Re
     check_others(tx, &network, existing.is_none()).await?;
     check_endpoints(tx, &network).await?;
 
-    let body = json!({"location": location, "tags": common::tags(given.get("tags"))?, "properties": properties});
-    let put = tx.resource_put(id, body, &call.condition()?, &ctx.author()).await?;
+    let body = json!({"location": location, "tags": common::tags(asked.given.get("tags"))?, "properties": properties});
+    let put = tx.resource_put(id, body, &asked.condition, &ctx.author()).await?;
     for (name, properties) in wanted.iter().flatten() {
         subnets::keep(tx, ctx, &id.child("subnets", name)?, properties.clone()).await?;
     }

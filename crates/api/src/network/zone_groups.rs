@@ -4,14 +4,14 @@ use casemate_model::{
     Fault, Resource, ResourceId,
     network::{PRIVATE_ENDPOINT_TYPE, PrivateEndpoint, ZONE_GROUP_TYPE, ZONE_TYPE},
 };
-use casemate_store::{Filter, Tx};
+use casemate_store::{Filter, Put, Tx};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{
     apply,
     endpoints::Around,
-    shape::{self, bad},
+    shape::{self, Asked, bad},
     targets,
 };
 use crate::{
@@ -34,7 +34,14 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
             Ok(respond::shown(call, &row, &show(state, &row).await?))
         }
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
-        (Target::Resource(id), &Method::PUT) => write(ctx, state, call, id).await,
+        (Target::Resource(id), &Method::PUT) => {
+            ctx.authorize_call(call)?;
+            let asked = Asked::read(call)?;
+            let mut tx = state.store.begin().await?;
+            let put = write(&mut tx, ctx, state, id, &asked).await?;
+            tx.commit().await?;
+            Ok(respond::written_as(&put, &show(state, &put.resource).await?))
+        }
         (Target::Resource(id), &Method::DELETE) => {
             ctx.authorize_call(call)?;
             let condition = call.condition()?;
@@ -61,24 +68,27 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
     }
 }
 
-async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {
-    ctx.authorize_call(call)?;
+pub(super) async fn write(
+    tx: &mut Tx,
+    ctx: &OpContext,
+    state: &ApiState,
+    id: &ResourceId,
+    asked: &Asked,
+) -> Result<Put, ApiError> {
     shape::check_name(id, PRIVATE_ENDPOINT_TYPE, 80)?;
-    let given = shape::properties(&common::object(call.json()?)?)?;
-    let mut tx = state.store.begin().await?;
-    let endpoint = common::require_parent(&mut tx, id).await?.ok_or_else(|| common::not_found(id))?;
+    let given = shape::properties(&asked.given)?;
+    let endpoint = common::require_parent(tx, id).await?.ok_or_else(|| common::not_found(id))?;
     let others = tx.resource_list(&Filter::of_type(ZONE_GROUP_TYPE).child_of(&endpoint.id)).await?;
     if let Some(other) = others.iter().find(|other| other.id != *id) {
         let message =
             format!("The private endpoint has a group of zones already, '{}'. Add the zones to it.", other.name());
         return Err(Fault::conflict("MaximumPrivateDnsZoneGroupsExceeded", message).into());
     }
-    let configs = configs(&mut tx, ctx, given.get("privateDnsZoneConfigs")).await?;
+    let configs = configs(tx, ctx, given.get("privateDnsZoneConfigs")).await?;
     let body = json!({"properties": {"privateDnsZoneConfigs": configs}});
-    let put = tx.resource_put(id, body, &call.condition()?, &ctx.author()).await?;
-    apply::sync(&mut tx, ctx, state, &endpoint).await?;
-    tx.commit().await?;
-    Ok(respond::written_as(&put, &show(state, &put.resource).await?))
+    let put = tx.resource_put(id, body, &asked.condition, &ctx.author()).await?;
+    apply::sync(tx, ctx, state, &endpoint).await?;
+    Ok(put)
 }
 
 async fn configs(tx: &mut Tx, ctx: &OpContext, given: Option<&Value>) -> Result<Vec<Value>, ApiError> {

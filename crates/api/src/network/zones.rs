@@ -6,11 +6,14 @@ use casemate_model::{
     Fault, Resource, ResourceId,
     network::{RecordKind, ZONE_LINK_TYPE, ZONE_TYPE, check_zone_name},
 };
-use casemate_store::{Condition, Filter, Put};
+use casemate_store::{Condition, Filter, Put, Tx};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{apply, shape};
+use super::{
+    apply,
+    shape::{self, Asked},
+};
 use crate::{
     arm::shape as common,
     call::{Call, Target},
@@ -36,7 +39,14 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
             Ok(respond::shown(call, &row, &shown))
         }
         (Target::Resource(id), &Method::HEAD) => shape::head(ctx, state, call, id).await,
-        (Target::Resource(id), &Method::PUT) => write(ctx, state, call, id).await,
+        (Target::Resource(id), &Method::PUT) => {
+            ctx.authorize_call(call)?;
+            let asked = Asked::read(call)?;
+            let mut tx = state.store.begin().await?;
+            let put = write(&mut tx, ctx, id, &asked).await?;
+            tx.commit().await?;
+            Ok(respond::written_as(&put, &Counts::read(state, id).await?.show(&put.resource)))
+        }
         (Target::Resource(id), &Method::PATCH) => {
             let put = shape::patch_tags(ctx, state, call, id).await?;
             let shown = Counts::read(state, id).await?.show(&put.resource);
@@ -52,14 +62,11 @@ pub(super) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Ou
     }
 }
 
-async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {
-    ctx.authorize_call(call)?;
-    let given = common::object(call.json()?)?;
-    let tags = common::tags(given.get("tags"))?;
+pub(super) async fn write(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, asked: &Asked) -> Result<Put, ApiError> {
+    let tags = common::tags(asked.given.get("tags"))?;
     shape::check_place(id, "Microsoft.Resources/resourceGroups")?;
     check_zone_name(&id.name().to_ascii_lowercase())?;
-    let mut tx = state.store.begin().await?;
-    common::require_parent(&mut tx, id).await?;
+    common::require_parent(tx, id).await?;
     let existing = tx.resource_get(id).await?;
     if existing.is_none() && tx.resource_list(&Filter::of_type(ZONE_TYPE)).await?.len() >= MAX_ZONES {
         let message = format!("There are {MAX_ZONES} private zones already; delete one first.");
@@ -67,12 +74,10 @@ async fn write(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) 
     }
     // A zone that was made on the way becomes the caller's own: scripts create it, and expect it to be new.
     let adopted = existing.as_ref().is_some_and(apply::is_automatic);
-    let condition = if adopted { Condition::None } else { call.condition()? };
+    let condition = if adopted { &Condition::None } else { &asked.condition };
     let body = json!({"location": "global", "tags": tags, "properties": {}});
-    let put = tx.resource_put(id, body, &condition, &ctx.author()).await?;
-    tx.commit().await?;
-    let put = Put { created: put.created || adopted, ..put };
-    Ok(respond::written_as(&put, &Counts::read(state, id).await?.show(&put.resource)))
+    let put = tx.resource_put(id, body, condition, &ctx.author()).await?;
+    Ok(Put { created: put.created || adopted, ..put })
 }
 
 async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) -> Outcome {

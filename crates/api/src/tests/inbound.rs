@@ -154,7 +154,8 @@ async fn files_are_closed_with_their_workspace() {
     let (container, sas) = (store["properties"]["containerName"].clone(), secrets.expect(200)["sasToken"].clone());
     let (container, sas) = (container.as_str().unwrap(), sas.as_str().unwrap());
     let storage = world.call("GET", &own, Value::Null).await.expect(200)["properties"]["storageAccount"].clone();
-    let listing = |container: &str| format!("/a.blob.x/{container}?restype=container&comp=list&{sas}");
+    let account = storage.as_str().and_then(|id| id.rsplit('/').next()).unwrap();
+    let listing = |container: &str| format!("/{account}.blob.x/{container}?restype=container&comp=list&{sas}");
     let spelled = container.replacen("azureml", "%61zureml", 1);
     let close = json!({"properties": {"publicNetworkAccess": "Disabled"}});
     for closed in [false, true] {
@@ -178,9 +179,14 @@ async fn files_are_closed_with_their_workspace() {
             assert_eq!(status.as_u16(), expected, "{path} from {origin:?}, closed: {closed}: {body}");
             assert_eq!(body.contains(DISABLED), expected == 403, "{body}");
             // The same at the account's own host.
-            let own_path = path.trim_start_matches("/a.blob.x");
-            let host = "a.blob.core.casemate.internal:8443";
+            let own_path = path.trim_start_matches(&format!("/{account}.blob.x"));
+            let host = format!("{account}.blob.core.casemate.internal:8443");
+            let (status, body) = caller.call_at(&host, origin.clone(), "GET", own_path, Value::Null).await;
+            assert_eq!(status.as_u16(), expected, "{own_path} at {host} from {origin:?}, closed: {closed}: {body}");
+            // A deployment was let through to one account, and finds nothing of another there.
+            let host = "another.blob.core.casemate.internal";
             let (status, body) = caller.call_at(host, origin.clone(), "GET", own_path, Value::Null).await;
+            let expected = if matches!(origin, Origin::Deployment { .. }) { 403 } else { expected };
             assert_eq!(status.as_u16(), expected, "{own_path} at {host} from {origin:?}, closed: {closed}: {body}");
         }
     }

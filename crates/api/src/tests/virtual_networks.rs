@@ -561,3 +561,135 @@ async fn network_rules_of_a_workspace_are_its_allow_list() {
     let shown = patch(json!({"networkAcls": {"defaultAction": "Allow"}})).await.expect(200);
     assert_eq!(shown["properties"]["ipAllowlist"], json!([]));
 }
+
+#[tokio::test]
+async fn a_target_shows_its_connections() {
+    let net = Net::new().await;
+    let storage = net.world.get(&net.workspace).await.expect(200)["properties"]["storageAccount"].clone();
+    let storage = storage.as_str().unwrap().to_owned();
+    let subnet = net.id("virtualNetworks/v/subnets/default");
+    for (name, target, group) in [("pe", &net.workspace, "amlworkspace"), ("pe-blob", &storage, "blob")] {
+        let listed = |shown: &Value| shown["properties"]["privateEndpointConnections"].clone();
+        assert_eq!(listed(&net.world.get(target).await.expect(200)), json!([]));
+        let body = net.endpoint_body("v", target, group, false);
+        net.put(&format!("privateEndpoints/{name}"), body).await.expect(201);
+        let shown = net.world.get(target).await.expect(200);
+        assert_eq!(listed(&shown), json!(net.connections(target).await), "the same as below {target}");
+        let connection = &listed(&shown)[0];
+        assert_eq!(connection["properties"]["privateLinkServiceConnectionState"]["status"], "Approved");
+        let endpoint = json!({"id": net.id(&format!("privateEndpoints/{name}")), "subnetArmId": subnet});
+        assert_eq!(connection["properties"]["privateEndpoint"], endpoint);
+        // Sent back as it was read, it keeps nothing of that, and so shows nothing old once the connection is gone.
+        net.world.call("PUT", target, shown).await.expect(200);
+        let all = net.world.get(target.rsplit_once('/').unwrap().0).await.expect(200);
+        let of = |shown: &Value| shown["id"].as_str().is_some_and(|id| id.eq_ignore_ascii_case(target));
+        let one = all["value"].as_array().unwrap().iter().find(|shown| of(shown)).unwrap().clone();
+        assert_eq!(listed(&one), listed(&net.world.get(target).await.expect(200)), "in a list");
+        net.delete(&format!("privateEndpoints/{name}")).await.expect(200);
+        assert_eq!(listed(&net.world.get(target).await.expect(200)), json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_storage_accounts_names_are_in_both_of_its_zones() {
+    let net = Net::new().await;
+    let storage = net.world.get(&net.workspace).await.expect(200)["properties"]["storageAccount"].clone();
+    let storage = storage.as_str().unwrap().to_owned();
+    let account = storage.rsplit('/').next().unwrap().to_lowercase();
+    let body = net.endpoint_body("v", &storage, "blob", false);
+    let endpoint = net.put("privateEndpoints/pe", body).await.expect(201);
+    let address = endpoint["properties"]["customDnsConfigs"][0]["ipAddresses"][0].as_str().unwrap().to_owned();
+    let link = json!({"location": "global", "properties": {
+        "virtualNetwork": {"id": net.id("virtualNetworks/v")}, "registrationEnabled": false}});
+    for zone in ["privatelink.blob.core.casemate.internal", "privatelink.blob.core.windows.net"] {
+        net.put(&format!("privateDnsZones/{zone}"), json!({"location": "global"})).await.expect(201);
+        net.put(&format!("privateDnsZones/{zone}/virtualNetworkLinks/l"), link.clone()).await.expect(201);
+        let config =
+            json!({"name": "z", "properties": {"privateDnsZoneId": net.id(&format!("privateDnsZones/{zone}"))}});
+        let group = json!({"properties": {"privateDnsZoneConfigs": [config]}});
+        net.put("privateEndpoints/pe/privateDnsZoneGroups/default", group).await;
+        let record = net.get(&format!("privateDnsZones/{zone}/A/{account}")).await;
+        assert_eq!(record["properties"]["aRecords"], json!([{"ipv4Address": address}]), "{zone}");
+        let names = casemate_model::names::PlatformNames {
+            domain: "casemate.internal".to_owned(),
+            region: "local".to_owned(),
+            front_door: vec!["192.0.2.1".parse().unwrap()],
+            dns: Vec::new(),
+        };
+        let snapshot = net.snapshot().await;
+        let zones = names.zones(&snapshot, Some(&snapshot.networks[0].id));
+        let host = format!("{account}.blob.core");
+        let found = zones.iter().flat_map(|zone| &zone.records).filter(|record| record.name == host);
+        let found: Vec<String> = found.flat_map(|record| casemate_model::names::presentation(&record.data)).collect();
+        assert_eq!(found, [address.as_str()], "the account's own host, by {zone}");
+        let taken = net.delete("privateEndpoints/pe/privateDnsZoneGroups/default").await;
+        taken.expect(200);
+    }
+}
+
+/// A network, a private endpoint in it, and its names, in one template.
+#[tokio::test]
+async fn a_template_makes_networks_and_private_endpoints() {
+    let net = Net::new().await;
+    let subnet = "[resourceId('Microsoft.Network/virtualNetworks/subnets', 't', 'default')]";
+    let zone = format!("[resourceId('Microsoft.Network/privateDnsZones', '{ZONE}')]");
+    let resources = json!([
+        {
+            "type": "Microsoft.Network/privateEndpoints", "apiVersion": "2023-09-01", "name": "pe", "location": "local",
+            "dependsOn": ["[resourceId('Microsoft.Network/virtualNetworks', 't')]"],
+            "properties": {
+                "subnet": {"id": subnet},
+                "privateLinkServiceConnections": [{"name": "c", "properties": {
+                    "privateLinkServiceId": net.workspace, "groupIds": ["amlworkspace"]}}],
+            },
+        },
+        {
+            "type": "Microsoft.Network/virtualNetworks", "apiVersion": "2023-09-01", "name": "t", "location": "local",
+            "properties": {
+                "addressSpace": {"addressPrefixes": ["127.88.0.0/16"]},
+                "subnets": [{"name": "default", "properties": {"addressPrefix": "127.88.0.0/24"}}],
+            },
+        },
+        {"type": "Microsoft.Network/privateDnsZones", "apiVersion": "2020-06-01", "name": ZONE, "location": "global"},
+        {
+            "type": "Microsoft.Network/privateDnsZones/virtualNetworkLinks", "apiVersion": "2020-06-01",
+            "name": format!("{ZONE}/l"), "location": "global",
+            "dependsOn": [zone, "[resourceId('Microsoft.Network/virtualNetworks', 't')]"],
+            "properties": {
+                "virtualNetwork": {"id": "[resourceId('Microsoft.Network/virtualNetworks', 't')]"},
+                "registrationEnabled": false,
+            },
+        },
+        {
+            "type": "Microsoft.Network/privateEndpoints/privateDnsZoneGroups", "apiVersion": "2023-09-01",
+            "name": "pe/default",
+            "dependsOn": ["[resourceId('Microsoft.Network/privateEndpoints', 'pe')]", zone],
+            "properties": {"privateDnsZoneConfigs": [{"name": "ml", "properties": {"privateDnsZoneId": zone}}]},
+        },
+        {
+            "type": "Microsoft.Network/privateDnsZones/A", "apiVersion": "2020-06-01", "name": format!("{ZONE}/extra"),
+            "dependsOn": [zone], "properties": {"ttl": 60, "aRecords": [{"ipv4Address": "127.88.0.9"}]},
+        },
+    ]);
+    let schema = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#";
+    let template = json!({"$schema": schema, "contentVersion": "1.0.0.0", "resources": resources, "outputs": {
+        "prefix": {"type": "string", "value": "[reference(resourceId('Microsoft.Network/virtualNetworks', 't')).addressSpace.addressPrefixes[0]]"},
+    }});
+    let deployment = format!("{}/providers/Microsoft.Resources/deployments/d", net.group);
+    let body = json!({"properties": {"mode": "Incremental", "template": template}});
+    let done = net.world.call("PUT", &deployment, body.clone()).await.expect(201);
+    assert_eq!(done["properties"]["outputs"]["prefix"]["value"], "127.88.0.0/16");
+    let guid = net.guid().await;
+    let endpoint = net.get("privateEndpoints/pe").await;
+    assert_eq!(status(&endpoint), "Approved");
+    let records = net.records().await;
+    assert_eq!(records["extra"], ["127.88.0.9"]);
+    assert_eq!(records[&format!("{guid}.workspace.local")].len(), 1, "{records:?}");
+    // Once more, nothing changes.
+    net.world.call("PUT", &deployment, body).await.expect(200);
+    assert_eq!(net.records().await, records);
+    let again = net.get("privateEndpoints/pe").await;
+    for kept in ["casemate", "networkInterfaces", "customDnsConfigs"] {
+        assert_eq!(again["properties"][kept], endpoint["properties"][kept], "{kept}");
+    }
+}

@@ -40,6 +40,32 @@ pub const PRIVATE_LINK_SERVICE_TYPE: &str = "Microsoft.Network/privateLinkServic
 /// The zone in which a workspace's private endpoint has its names.
 pub const WORKSPACE_ZONE: &str = "privatelink.api.azureml.ms";
 
+/// A service of the platform whose accounts have host names of their own, `<account>.<host>.<domain>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountService {
+    /// The part of its accounts that private endpoints lead to (`groupIds`).
+    pub group: &'static str,
+    /// What stands between an account's name and the platform's domain.
+    pub host: &'static str,
+    /// The private zone of its names in the original, which scripts name.
+    pub documented_zone: &'static str,
+}
+
+/// All of them.
+pub const ACCOUNT_SERVICES: [AccountService; 3] = [
+    AccountService { group: "blob", host: "blob.core", documented_zone: "privatelink.blob.core.windows.net" },
+    AccountService { group: "vault", host: "vault", documented_zone: "privatelink.vaultcore.azure.net" },
+    AccountService { group: "registry", host: "registry", documented_zone: "privatelink.azurecr.io" },
+];
+
+impl AccountService {
+    /// The private zones that hold names of its accounts: by the platform's own domain, and as documented.
+    #[must_use]
+    pub fn zones(&self, domain: &str) -> [String; 2] {
+        [format!("privatelink.{}.{}", self.host, domain.to_ascii_lowercase()), self.documented_zone.to_owned()]
+    }
+}
+
 /// The names, relative to [`WORKSPACE_ZONE`], that a workspace's private endpoint has: for all its endpoints, and for
 /// itself.
 #[must_use]

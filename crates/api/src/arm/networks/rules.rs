@@ -145,9 +145,10 @@ fn refuse_own(id: &ResourceId) -> Result<(), Fault> {
 /// No rule can open the machine that the platform runs on, so one for that alone is a mistake.
 fn refuse_own_addresses(state: &ApiState, name: &str, rule: &Value) -> Result<(), Fault> {
     let prefixes = rule.pointer("/destination/addressPrefixes").and_then(Value::as_array).into_iter().flatten();
+    let own_addresses = (state.own_addresses)();
     for prefix in prefixes.filter_map(|one| Prefix::parse(one.as_str()?).ok()) {
         let single = prefix.net().prefix_len() == prefix.net().max_prefix_len();
-        if single && state.own_addresses.iter().any(|own| prefix.contains(*own)) {
+        if single && own_addresses.iter().any(|own| prefix.contains(*own)) {
             let message = format!(
                 "The outbound rule '{name}': {} is an address of the platform's own machine, which no deployment may \
                  reach. Leave it out; a service on this machine can be registered as a resource of the type \

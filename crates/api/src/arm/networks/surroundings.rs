@@ -34,7 +34,7 @@ impl Loaded {
         ask(&Surroundings {
             tags: &state.tags,
             domain: &state.config.domain,
-            own_addresses: &state.own_addresses,
+            own_addresses: &(state.own_addresses)(),
             lookup: &lookup,
         })
     }

@@ -33,6 +33,8 @@ const LEFT_OUT: &[&str] = &[
     "existingWorkspaces",
     "provisionNetworkNow",
     "workspaceId",
+    "privateEndpointConnections",
+    "privateLinkCount",
     "discoveryUrl",
     "mlFlowTrackingUri",
     "tenantId",

@@ -87,7 +87,7 @@ impl Bench {
             logs: Arc::new(Logs),
             outbound: Arc::new(Decisions::default()),
             tags: Arc::default(),
-            own_addresses: Arc::from([]),
+            own_addresses: Arc::new(Vec::new),
             config,
             clock,
         };
