@@ -18,7 +18,7 @@ use casemate_model::{
 };
 use casemate_runtime::{Backend, CodeMount, EnvironmentRequest, ModelMount, PreparedEnvironment};
 
-use crate::{Shared, wish::Wish};
+use crate::{Shared, package, wish::Wish};
 
 /// Linking an asset takes less than this.
 const LINKING: Duration = Duration::from_secs(3600);
@@ -31,8 +31,8 @@ pub struct Artifacts {
     pub environment: PreparedEnvironment,
     /// The scoring code.
     pub code: Option<CodeMount>,
-    /// The model.
-    pub model: Option<ModelMount>,
+    /// The models; an endpoint's deployment has one at most.
+    pub models: Vec<ModelMount>,
     /// Variables of the environment, overlaid with those of the deployment.
     pub variables: BTreeMap<String, String>,
 }
@@ -43,6 +43,9 @@ impl Artifacts {
     /// # Errors
     /// `ResourceNotFound` for an asset or files that are not there, `ImageBuildFailure` from the environment's build.
     pub async fn prepare<B: Backend>(shared: &Shared<B>, wish: &Wish) -> Result<Self, Fault> {
+        if let Some(package) = &wish.package {
+            return package::prepare(shared, wish, package).await;
+        }
         let code = match &wish.spec.code_configuration {
             Some(configuration) => match &configuration.code_id {
                 Some(id) => {
@@ -52,9 +55,9 @@ impl Artifacts {
             },
             None => None,
         };
-        let model = match &wish.spec.model {
-            Some(id) => Some(model(shared, id).await?),
-            None => None,
+        let models = match &wish.spec.model {
+            Some(id) => vec![model(shared, id).await?],
+            None => Vec::new(),
         };
         let spec = match &wish.spec.environment_id {
             Some(id) => Some(EnvironmentSpec::from_properties(asset(shared, id).await?.properties())?),
@@ -68,7 +71,7 @@ impl Artifacts {
             build: spec.is_some_and(|spec| spec.build.is_some()),
         };
         let environment = shared.backend.environment_prepare(&wish.id, request).await?;
-        Ok(Self { environment, code, model, variables })
+        Ok(Self { environment, code, models, variables })
     }
 }
 
@@ -90,7 +93,8 @@ async fn code<B: Backend>(shared: &Shared<B>, id: &str) -> Result<PathBuf, Fault
     place(shared, &asset, "code", &spec.code_uri).await
 }
 
-async fn model<B: Backend>(shared: &Shared<B>, id: &str) -> Result<ModelMount, Fault> {
+/// The files of a model version, linked.
+pub async fn model<B: Backend>(shared: &Shared<B>, id: &str) -> Result<ModelMount, Fault> {
     let asset = asset(shared, id).await?;
     let spec = ModelSpec::from_properties(asset.properties())?;
     let source = place(shared, &asset, "models", &spec.model_uri).await?;
@@ -236,17 +240,22 @@ pub async fn sweep<B: Backend>(shared: &Shared<B>) -> Result<(), Fault> {
     {
         let assets = shared.store.resource_list(&casemate_store::Filter::of_type(asset_type)).await?;
         let kept: HashSet<String> = assets.iter().map(key_of).collect();
-        for entry in fs::read_dir(shared.config.state_dir.join(kind)).into_iter().flatten().filter_map(Result::ok) {
-            let owned = entry.file_name().to_str().is_some_and(|name| kept.contains(name));
-            if !owned
-                && is_old(&entry)
-                && let Err(error) = fs::remove_dir_all(entry.path())
-            {
-                tracing::warn!(path = %entry.path().display(), %error, "left-over files could not be removed");
-            }
+        sweep_directory(&shared.config.state_dir.join(kind), &kept);
+    }
+    package::sweep(shared).await
+}
+
+/// Removes what is in a directory and not among `kept`, unless it may be in the making.
+pub fn sweep_directory(directory: &Path, kept: &HashSet<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+        let owned = entry.file_name().to_str().is_some_and(|name| kept.contains(name));
+        if !owned
+            && is_old(&entry)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "left-over files could not be removed");
         }
     }
-    Ok(())
 }
 
 /// Whether a directory is old enough not to be in the making.

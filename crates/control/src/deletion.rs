@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use casemate_model::{
     Fault, Operation, OperationStatus, Resource, ResourceId,
-    deployment::DEPLOYMENT_TYPE,
     network::{self, Change},
     operation::OperationKind,
+    service::is_deployment,
 };
 use casemate_runtime::Backend;
 use casemate_store::{Author, Condition, Filter, Tx};
@@ -42,7 +42,7 @@ async fn advance<B: Backend>(shared: &Shared<B>, operation: &Operation) -> Resul
             tx.resource_mark_deleting(&row.id, &Condition::None).await?;
         }
         let holds_something = kept.iter().any(|kept| kept.is_within(&row.id));
-        if holds_something || (row.id.is_type(DEPLOYMENT_TYPE) && shared.actors.is_live(&row.id)) {
+        if holds_something || (is_deployment(&row.id) && shared.actors.is_live(&row.id)) {
             kept.insert(row.id.clone());
             continue;
         }
@@ -100,7 +100,7 @@ async fn end_operations(tx: &mut Tx, gone: &ResourceId) -> Result<(), Fault> {
 
 /// Removes the files that belonged to a row. A failure leaves files behind, not a wrong state, and is logged.
 async fn clean<B: Backend>(shared: &Shared<B>, gone: &Resource) {
-    if gone.id.is_type(DEPLOYMENT_TYPE) {
+    if is_deployment(&gone.id) {
         shared.backend.logs().remove(&gone.id);
     }
     if gone.id.is_type(DATASTORE_TYPE)

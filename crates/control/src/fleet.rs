@@ -76,7 +76,7 @@ async fn start<B: Backend>(
             deployment: wish.id.clone(),
             environment: artifacts.environment.clone(),
             code: artifacts.code.clone(),
-            model: artifacts.model.clone(),
+            models: artifacts.models.clone(),
             model_mount_path: wish.spec.model_mount_path.clone(),
             variables: artifacts.variables.clone(),
             size: wish.size,

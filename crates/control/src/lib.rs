@@ -17,7 +17,9 @@ mod host;
 mod identity;
 mod networks;
 mod outbound;
+mod package;
 mod routes;
+mod services;
 mod wish;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -31,6 +33,7 @@ use casemate_model::{
     endpoint::{ENDPOINT_TYPE, EndpointSpec},
     operation::{Operation, OperationKind},
     route::RouteTable,
+    service::{SERVICE_DEPLOYMENT_TYPE, SERVICE_TYPE},
 };
 use casemate_pki::{CertificateAuthority, CertificateResolver};
 use casemate_runtime::Backend;
@@ -69,6 +72,8 @@ pub struct ControlConfig {
     pub domain: String,
     /// `https://host:port` of the front door.
     pub url: String,
+    /// Whether there is a plain port, for services without TLS. Without one they are served on the TLS port.
+    pub has_plain_port: bool,
     /// Whether `<endpoint>.<region>.inference.<domain>` resolves to the front door on this machine; if not, scoring
     /// addresses are given in the form that needs no DNS.
     pub endpoint_names_resolve: bool,
@@ -188,7 +193,9 @@ impl<B: Backend> Control<B> {
     async fn round(&mut self) -> Result<(), Fault> {
         let store = &self.shared.store;
         let endpoints = store.resource_list(&Filter::of_type(ENDPOINT_TYPE)).await?;
-        let deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
+        let services = store.resource_list(&Filter::of_type(SERVICE_TYPE)).await?;
+        let mut deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
+        deployments.extend(store.resource_list(&Filter::of_type(SERVICE_DEPLOYMENT_TYPE)).await?);
         let pending = store.operations_pending().await?;
 
         // First: what is not allowed any more is cut before anything else happens.
@@ -196,11 +203,13 @@ impl<B: Backend> Control<B> {
         self.certificates.reconcile(&self.shared, &endpoints).await?;
         actor::reconcile(&self.shared, &deployments);
 
-        let table = routes::build(&self.shared, &endpoints, &deployments).await?;
+        let mut table = routes::build(&self.shared, &endpoints, &deployments).await?;
+        services::add(&self.shared, &mut table, &services, &deployments).await?;
         self.routes.send_replace(Arc::new(table));
         self.shared.published.send_modify(|count| *count += 1);
 
         self.finish_endpoints(&endpoints, &pending).await?;
+        services::finish(&self.shared, &services, &pending).await?;
         deletion::reconcile(&self.shared, &pending).await
     }
 

@@ -12,6 +12,7 @@ use casemate_model::{
     deployment::DEPLOYMENT_TYPE,
     egress::{self, EgressPolicy, PROVISIONED, RULE_TYPE, ServiceTags, Surroundings},
     managed_identity::USER_ASSIGNED_TYPE,
+    service::SERVICE_DEPLOYMENT_TYPE,
     workspace::WORKSPACE_TYPE,
 };
 use casemate_runtime::Backend;
@@ -92,7 +93,8 @@ async fn policies(
     tags: &ServiceTags,
     own_addresses: &[IpAddr],
 ) -> Result<HashMap<ResourceId, EgressPolicy>, Fault> {
-    let deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
+    let mut deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
+    deployments.extend(store.resource_list(&Filter::of_type(SERVICE_DEPLOYMENT_TYPE)).await?);
     let workspaces = store.resource_list(&Filter::of_type(WORKSPACE_TYPE)).await?;
     let all_rules = store.resource_list(&Filter::of_type(RULE_TYPE)).await?;
     let mut policies = HashMap::new();

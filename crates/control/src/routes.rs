@@ -49,7 +49,8 @@ pub async fn build<B: Backend>(
     Ok(table)
 }
 
-async fn route<B: Backend>(
+/// The route of an endpoint, or of a service, whose row has the same shape.
+pub async fn route<B: Backend>(
     shared: &Shared<B>,
     endpoint: &Resource,
     assignments: &[Assignment],

@@ -4,6 +4,7 @@ use casemate_model::{
     Fault, Resource, ResourceId,
     deployment::DeploymentSpec,
     instance_type::{DEFAULT_INSTANCE_TYPE, InstanceSize, instance_size},
+    service::Package,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,8 @@ pub struct Wish {
     pub id: ResourceId,
     /// Its properties.
     pub spec: DeploymentSpec,
+    /// What it runs, if it is a version of a first-generation service; else its properties name that.
+    pub package: Option<Package>,
     /// How many instances.
     pub count: usize,
     /// The limits of each.
@@ -44,7 +47,8 @@ impl Wish {
         let spec = DeploymentSpec::from_properties(&body["properties"])?;
         let count = body.pointer("/sku/capacity").and_then(Value::as_u64).unwrap_or(1);
         let instance_type = spec.instance_type.as_deref().unwrap_or(DEFAULT_INSTANCE_TYPE);
-        let size = instance_size(instance_type)?;
+        let package = Package::of(body)?;
+        let size = package.as_ref().map_or_else(|| instance_size(instance_type), |package| Ok(package.size()))?;
         let workers = spec.request_settings.max_concurrent_requests_per_instance.clamp(1, MAX_WORKERS);
         let revision = json!([
             spec.code_configuration,
@@ -56,9 +60,10 @@ impl Wish {
             spec.liveness_probe,
             spec.readiness_probe,
             workers,
+            package,
         ]);
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        Ok(Self { id: id.clone(), revision: revision.to_string(), spec, count, size, workers })
+        Ok(Self { id: id.clone(), revision: revision.to_string(), spec, package, count, size, workers })
     }
 }
 

@@ -22,6 +22,7 @@ pub mod operation;
 pub mod resource;
 pub mod route;
 pub mod secret;
+pub mod service;
 pub mod tls;
 pub mod traffic;
 pub mod workspace;

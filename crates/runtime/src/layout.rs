@@ -75,8 +75,10 @@ impl Layout {
         env.push(("AML_APP_ROOT", text(script.parent().unwrap_or(&code_dir))));
         env.push(("AZUREML_ENTRY_SCRIPT", text(&script)));
 
-        if let Some(model) = &request.model {
-            let (model_dir, target) = model_target(model, request.model_mount_path.as_deref())?;
+        let mount_path = request.model_mount_path.as_deref();
+        for model in &request.models {
+            let (own_dir, target) = model_target(model, mount_path)?;
+            let model_dir = if request.models.len() == 1 { own_dir } else { model_root(mount_path)? };
             mounts.push(read_only(&model.source, &target));
             notes.push(format!(
                 "ModelDownload: Succeeded, {} version {} mounted read-only at {}; AZUREML_MODEL_DIR={}",
@@ -85,6 +87,7 @@ impl Layout {
                 target.display(),
                 model_dir.display()
             ));
+            env.retain(|(name, _)| *name != "AZUREML_MODEL_DIR");
             env.push(("AZUREML_MODEL_DIR", text(&model_dir)));
         }
 
@@ -187,16 +190,17 @@ fn model_target(model: &ModelMount, mount_path: Option<&str>) -> Result<(PathBuf
             return Err(bad("model", format!("'{}' can't be part of the model's path.", part.escape_debug())));
         }
     }
-    let root = match mount_path {
-        Some(path) => checked_mount_path(path)?,
-        None => Path::new(APP_DIR).join(MODELS_DIR),
-    };
-    let model_dir = root.join(&model.name).join(&model.version);
+    let model_dir = model_root(mount_path)?.join(&model.name).join(&model.version);
     let Some(own_name) = model.source.file_name() else {
         return Err(bad("model", "The model's files have no name of their own.".to_owned()));
     };
     let target = model_dir.join(own_name);
     Ok((model_dir, target))
+}
+
+/// The directory that all models lie in.
+fn model_root(mount_path: Option<&str>) -> Result<PathBuf, Fault> {
+    mount_path.map_or_else(|| Ok(Path::new(APP_DIR).join(MODELS_DIR)), checked_mount_path)
 }
 
 fn checked_mount_path(path: &str) -> Result<PathBuf, Fault> {
@@ -243,11 +247,11 @@ mod tests {
                 warnings: vec![],
             },
             code: Some(CodeMount { source: "/state/code/1/onlinescoring".into(), script: "score.py".to_owned() }),
-            model: Some(ModelMount {
+            models: vec![ModelMount {
                 source: "/state/models/1/model".into(),
                 name: "diabetes".to_owned(),
                 version: "3".to_owned(),
-            }),
+            }],
             model_mount_path: None,
             variables: BTreeMap::new(),
             size: InstanceSize { milli_cpus: 500, memory_bytes: 1 << 30 },
@@ -290,7 +294,7 @@ mod tests {
     #[test]
     fn what_a_user_may_choose() {
         let entry = "AZUREML_ENTRY_SCRIPT";
-        let table: [(Change, &str, &str); 8] = [
+        let table: [(Change, &str, &str); 9] = [
             (
                 |r| r.code.as_mut().unwrap().script = "src/score.py".into(),
                 entry,
@@ -317,6 +321,14 @@ mod tests {
                 "/var/azureml-app/onlinescoring/score.py",
             ),
             (|r| r.model_mount_path = Some("/models".into()), "AZUREML_MODEL_DIR", "/models/diabetes/3"),
+            (
+                |r| {
+                    r.models.push(r.models[0].clone());
+                    r.models[1].version = "4".to_owned();
+                },
+                "AZUREML_MODEL_DIR",
+                "/var/azureml-app/azureml-models",
+            ),
             (|r| set(r, "WORKER_COUNT", "4"), "WORKER_COUNT", "4"),
             (|r| set(r, "HOME", "/elsewhere"), "HOME", "/elsewhere"),
         ];
@@ -342,8 +354,8 @@ mod tests {
             (|r| r.model_mount_path = Some("/srv/../etc".into()), "modelMountPath"),
             (|r| r.model_mount_path = Some("/usr/lib".into()), "modelMountPath"),
             (|r| r.model_mount_path = Some("/var/azureml-app".into()), "modelMountPath"),
-            (|r| r.model.as_mut().unwrap().name = "..".into(), "model"),
-            (|r| r.model.as_mut().unwrap().version = "1/2".into(), "model"),
+            (|r| r.models[0].name = "..".into(), "model"),
+            (|r| r.models[0].version = "1/2".into(), "model"),
             (|r| set(r, "A=B", "c"), "environmentVariables"),
             (|r| set(r, "A", "b\0c"), "environmentVariables"),
         ];

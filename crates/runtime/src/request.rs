@@ -17,8 +17,8 @@ pub struct InstanceRequest {
     pub environment: PreparedEnvironment,
     /// The scoring code. Nothing can be served without it yet.
     pub code: Option<CodeMount>,
-    /// The model, if the deployment has one.
-    pub model: Option<ModelMount>,
+    /// The models. `AZUREML_MODEL_DIR` is the directory of the only one, or of all when there are several.
+    pub models: Vec<ModelMount>,
     /// Directory under which `<name>/<version>` of the model is mounted; the documented one when absent.
     pub model_mount_path: Option<String>,
     /// Variables of the process. They win over those that the platform sets, as in the original.
@@ -43,7 +43,7 @@ impl fmt::Debug for InstanceRequest {
             .field("deployment", &self.deployment)
             .field("environment", &self.environment.digest)
             .field("code", &self.code)
-            .field("model", &self.model)
+            .field("models", &self.models)
             .field("model_mount_path", &self.model_mount_path)
             .field("variables", &self.variables.keys().collect::<Vec<_>>())
             .field("size", &self.size)

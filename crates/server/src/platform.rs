@@ -98,6 +98,7 @@ impl Platform {
             region: args.region.clone(),
             domain: args.domain.clone(),
             url: url.clone(),
+            has_plain_port: false,
             endpoint_names_resolve: endpoint_names_resolve(args, address).await,
             platform_names: platform_names(address, &args.domain),
             tags: Arc::clone(&tags),

@@ -54,7 +54,7 @@ impl Bench {
             deployment: deployment(name),
             environment: self.environment.clone(),
             code: Some(CodeMount { source: code, script: "score.py".to_owned() }),
-            model: None,
+            models: Vec::new(),
             model_mount_path: None,
             variables: BTreeMap::new(),
             size: InstanceSize { milli_cpus: 2000, memory_bytes: 512 << 20 },

@@ -50,7 +50,7 @@ async fn an_instance_serves_crashes_comes_back_and_stops() {
     let model = bench.state.path().join("model");
     fs::create_dir(&model).unwrap();
     fs::write(model.join("weight.txt"), "7").unwrap();
-    request.model = Some(ModelMount { source: model, name: "diabetes".to_owned(), version: "3".to_owned() });
+    request.models = vec![ModelMount { source: model, name: "diabetes".to_owned(), version: "3".to_owned() }];
     request.variables.insert("GREETING".to_owned(), "secret-greeting".to_owned());
 
     let instance = bench.backend.instance_start(request).await.unwrap();
@@ -245,12 +245,12 @@ async fn what_can_not_start_is_refused_at_once() {
             "which holds: score.py. Correct",
         ),
         (|r| r.code.as_mut().unwrap().source = "/nowhere".into(), "ResourceNotFound", "create the deployment again"),
-        (|r| r.model = Some(model("/nowhere/model")), "ResourceNotFound", "register the model again"),
+        (|r| r.models = vec![model("/nowhere/model")], "ResourceNotFound", "register the model again"),
         (|r| r.model_mount_path = Some("/proc".into()), "BadArgument", "such as /var/models"),
     ];
     for (change, code, words) in table {
         let mut request = bench.request("refused", "");
-        request.model = Some(model("/usr/share"));
+        request.models = vec![model("/usr/share")];
         change(&mut request);
         let fault = bench.backend.instance_start(request).await.map(|_| ()).unwrap_err();
         assert_eq!(fault.code, code, "{fault}");
