@@ -44,7 +44,8 @@ pub struct Resource {
     /// Its id in the case of its creation.
     pub id: ResourceId,
     /// The public shape as the user wants it, without what the platform adds: `location`, `tags`, `identity`, `sku`,
-    /// `kind`, `properties`. Validated and with defaults filled in before it gets here.
+    /// `kind`, `properties`. Validated and with defaults filled in before it gets here. Keys starting with `_` are the
+    /// platform's own and never shown.
     pub body: Value,
     /// What the platform saw; written by reconcilers only. Its keys lie over `body.properties` when shown
     /// (`provisioningState` among them); keys starting with `_` are for reconcilers and never shown.
@@ -107,6 +108,7 @@ impl Resource {
     #[must_use]
     pub fn to_public(&self) -> Value {
         let mut shown = self.body.as_object().cloned().unwrap_or_default();
+        shown.retain(|key, _| !key.starts_with('_'));
         let properties = shown.entry("properties").or_insert_with(|| Value::Object(Map::new()));
         if let Some(properties) = properties.as_object_mut() {
             for (key, value) in self.observed.iter().filter(|(key, _)| !key.starts_with('_')) {

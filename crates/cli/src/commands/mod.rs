@@ -2,6 +2,7 @@
 
 mod account;
 mod assets;
+mod computetarget;
 mod configure;
 mod deployment;
 mod dns;
@@ -82,6 +83,7 @@ fn dispatch(command: Top, globals: &Globals) -> Found {
             Ml::OnlineEndpoint(command) => endpoint::run(command, session, globals).await,
             Ml::OnlineDeployment(command) => deployment::run(command, session, globals).await,
             Ml::Model(command) => assets::model(command, session, globals).await,
+            Ml::ComputeTarget(command) => computetarget::run(command, session, globals).await,
             Ml::Environment(command) => assets::environment(command, session, globals).await,
         }),
         // The binary runs these itself.

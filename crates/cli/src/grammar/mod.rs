@@ -3,6 +3,7 @@
 
 mod account;
 mod assets;
+mod computetarget;
 mod deployment;
 mod dns;
 mod endpoint;
@@ -23,6 +24,10 @@ pub(crate) use self::{
         Account, Config, Configure, Extension, Login, Role, RoleAssignment, RoleDefinition, ServicePrincipal, TokenArgs,
     },
     assets::{AssetCreate, AssetList, AssetName, EnvironmentCommand, EnvironmentOptions, ModelCommand, ModelOptions},
+    computetarget::{
+        AksAttach, AksCreate, AksUpdate, AttachKind, BalancerArgs, ComputeEnd, ComputeName, ComputeTargetCommand,
+        CreateKind, SslArgs, UpdateKind,
+    },
     deployment::{ContainerName, DeploymentCommand, DeploymentWrite, LogsArgs},
     dns::{DnsCommand, DnsExport, DnsFormat, DnsView},
     endpoint::{EndpointCommand, EndpointCreate, EndpointUpdate, InvokeArgs, KeyName},
@@ -72,7 +77,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "JMESPATH")]
     pub(crate) query: Option<String>,
     /// Name or id of the subscription.
-    #[arg(long, global = true, value_name = "NAME_OR_ID")]
+    #[arg(long, alias = "subscription-id", global = true, value_name = "NAME_OR_ID")]
     pub(crate) subscription: Option<String>,
     /// State directory of the platform on this machine (default ~/.local/share/casemate; variable CASEMATE_STATE).
     #[arg(long, global = true, value_name = "DIR")]
@@ -174,6 +179,9 @@ pub(crate) enum Ml {
     /// Environments.
     #[command(subcommand)]
     Environment(EnvironmentCommand),
+    /// Computes that services of the first generation run on.
+    #[command(subcommand, name = "computetarget")]
+    ComputeTarget(ComputeTargetCommand),
 }
 
 /// In which workspace.

@@ -12,6 +12,9 @@ mod show;
 mod ssl;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use casemate_model::{
     Fault, Operation, OperationStatus, Resource, ResourceId, Secret,
     operation::OperationKind,

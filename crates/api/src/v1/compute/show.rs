@@ -14,9 +14,6 @@ const ATTACHED: &str =
 /// its facts are, under `casemate`.
 pub(crate) fn show(ctx: &OpContext, row: &Resource) -> Value {
     let mut shown = row.to_public();
-    if let Some(top) = shown.as_object_mut() {
-        top.retain(|key, _| !key.starts_with('_'));
-    }
     let properties = &mut shown["properties"];
     properties["createdOn"] = row.system.created_at.to_string().into();
     properties["modifiedOn"] = row.system.last_modified_at.to_string().into();
