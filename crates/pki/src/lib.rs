@@ -9,6 +9,7 @@
 //! certificate: a caller that asks for a name that is not in the map gets an alert.
 
 mod authority;
+pub mod custom;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod issuer;
@@ -26,7 +27,7 @@ pub use issuer::{BoxFuture, BuiltIn, DEFAULT_VALIDITY, IssueError, Issuer, Renew
 pub use leaf::Leaf;
 pub use probe::{fingerprint, probe_config};
 pub use rotate::{Described, describe, rotate_intermediate, rotate_root, trusted_roots};
-pub use serve::{CertificateMap, CertificateResolver, server_config};
+pub use serve::{CertificateMap, CertificateResolver, Selection, Served, TlsSettings, fatal_alert};
 
 /// Why a certificate could not be made, read or served.
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,18 @@
 //! What a request is addressed to, from `Host` (or `:authority`), the path and the TLS server name.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
+use casemate_model::{ResourceId, route::HostRoute};
 use http::{HeaderMap, Uri, header::HOST, uri::PathAndQuery};
 
 use crate::answer::Refusal;
 
-/// Where the scoring paths start on hosts that are not an endpoint's own.
-const PATH_PREFIX: &str = "/api/v1/endpoint/";
+/// Where the scoring paths of endpoints and of first-generation services start on hosts that are not their own.
+const ENDPOINTS: &str = "/api/v1/endpoint/";
+const SERVICES: &str = "/api/v1/service/";
 
 /// What stands between an account's name and the domain in the hosts of the platform's own services.
-const SERVICES: [&str; 3] = ["blob.core", "vault", "registry"];
+const PLATFORM_SERVICES: [&str; 3] = ["blob.core", "vault", "registry"];
 
 /// Tells scoring requests from management requests.
 pub(crate) struct Address {
@@ -23,11 +25,11 @@ pub(crate) struct Address {
 
 /// What a request is addressed to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Target<'a> {
+pub(crate) enum Target {
     /// A scoring request.
     Score {
-        /// Lower-case name of the endpoint.
-        endpoint: Cow<'a, str>,
+        /// Whom it calls.
+        callee: Callee,
         /// What is asked of the model's server; none for a path that no endpoint has, which is said only to those who
         /// may reach the endpoint.
         path: Option<PathAndQuery>,
@@ -36,48 +38,103 @@ pub(crate) enum Target<'a> {
     Management,
 }
 
+/// Who is to answer a scoring request, by lower-case name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Callee {
+    Endpoint(String),
+    Service {
+        name: String,
+        /// The compute whose host was called, which must be the service's.
+        compute: Option<ResourceId>,
+    },
+}
+
+/// What is found at a host.
+enum Place<'a> {
+    /// The endpoint with this name, in any case.
+    Endpoint(&'a str),
+    /// First-generation services.
+    Host(&'a HostRoute),
+    /// One of the platform's own services.
+    Platform,
+    /// The management service, and everything by path.
+    Other,
+}
+
+/// Host names with services, by lower-case name.
+pub(crate) type Hosts = HashMap<String, HostRoute>;
+
 impl Address {
     /// Endpoints live at `<endpoint>.<region>.inference.<domain>`.
     pub(crate) fn new(region: &str, domain: &str) -> Self {
         Self {
             suffix: format!(".{region}.inference.{domain}").to_ascii_lowercase(),
-            services: SERVICES.map(|service| format!(".{service}.{domain}").to_ascii_lowercase()),
+            services: PLATFORM_SERVICES.map(|service| format!(".{service}.{domain}").to_ascii_lowercase()),
         }
+    }
+
+    /// The lower-case host of the endpoint with this lower-case name.
+    pub(crate) fn host_of(&self, endpoint: &str) -> String {
+        format!("{endpoint}{}", self.suffix)
     }
 
     /// Reads the target. `server_name` is what the TLS client asked for, if it asked for a name.
     ///
     /// # Errors
-    /// 400 for a missing, doubled or malformed host, 421 when it and the server name do not agree about the endpoint or
-    /// the service.
-    pub(crate) fn target<'a>(
+    /// 400 for a missing, doubled or malformed host, 421 when it and the server name do not agree about who is called,
+    /// 404 for a path that a compute has not.
+    pub(crate) fn target(
         &self,
+        hosts: &Hosts,
         server_name: Option<&str>,
-        uri: &'a Uri,
-        headers: &'a HeaderMap,
-    ) -> Result<Target<'a>, Refusal> {
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Target, Refusal> {
         let host = host(uri, headers)?;
-        let endpoint = self.endpoint_of(host);
-        let service = self.is_service(host);
-        if let Some(server_name) = server_name {
-            let named = self.endpoint_of(server_name);
-            let agree = match (endpoint, named) {
-                (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
-                (None, None) if service || self.is_service(server_name) => host.eq_ignore_ascii_case(server_name),
-                (None, None) => true,
-                _ => false,
-            };
-            if !agree {
-                return Err(Refusal::misdirected(host, server_name));
+        let place = self.place(hosts, host);
+        if let Some(server_name) = server_name.map(|name| name.strip_suffix('.').unwrap_or(name))
+            && !host.eq_ignore_ascii_case(server_name)
+            && !matches!((&place, self.place(hosts, server_name)), (Place::Other, Place::Other))
+        {
+            return Err(Refusal::misdirected(host, server_name));
+        }
+        let own = |callee| {
+            let known = matches!(uri.path(), "/" | "/score" | "/swagger.json");
+            let path = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            Target::Score { callee, path: known.then(path) }
+        };
+        match place {
+            Place::Endpoint(name) => Ok(own(Callee::Endpoint(name.to_ascii_lowercase()))),
+            Place::Host(HostRoute::Service(name)) => Ok(own(Callee::Service { name: name.clone(), compute: None })),
+            Place::Host(HostRoute::Compute(id)) => {
+                let found = by_path(uri, SERVICES);
+                let (name, path) = found.ok_or_else(|| Refusal::unknown_compute_path(uri.path()))?;
+                Ok(Target::Score { callee: Callee::Service { name, compute: Some(id.clone()) }, path: Some(path) })
+            }
+            // Whoever may reach a service of the platform may not for that reach any endpoint.
+            Place::Platform => Ok(Target::Management),
+            Place::Other => {
+                let endpoint = || by_path(uri, ENDPOINTS).map(|(name, path)| (Callee::Endpoint(name), path));
+                let service = || {
+                    let found = by_path(uri, SERVICES);
+                    found.map(|(name, path)| (Callee::Service { name, compute: None }, path))
+                };
+                let found = endpoint().or_else(service);
+                Ok(found.map_or(Target::Management, |(callee, path)| Target::Score { callee, path: Some(path) }))
             }
         }
-        let Some(endpoint) = endpoint else {
-            // Whoever may reach a service may not for that reach any endpoint.
-            return Ok(if service { Target::Management } else { by_path(uri) });
-        };
-        let known = matches!(uri.path(), "/" | "/score" | "/swagger.json");
-        let path = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Target::Score { endpoint: lower(endpoint), path: known.then(path) })
+    }
+
+    fn place<'a>(&self, hosts: &'a Hosts, host: &'a str) -> Place<'a> {
+        if let Some(name) = self.endpoint_of(host) {
+            return Place::Endpoint(name);
+        }
+        if !hosts.is_empty()
+            && let Some(route) = hosts.get(&*lower(host))
+        {
+            return Place::Host(route);
+        }
+        if self.is_service(host) { Place::Platform } else { Place::Other }
     }
 
     fn is_service(&self, host: &str) -> bool {
@@ -104,28 +161,25 @@ fn lower(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// `/api/v1/endpoint/<endpoint>/(score|swagger.json)` on any other host.
-fn by_path(uri: &Uri) -> Target<'_> {
-    let parts = uri.path().strip_prefix(PATH_PREFIX).and_then(|rest| rest.split_once('/'));
-    let (endpoint, path) = match parts {
-        Some((endpoint, "score")) if !endpoint.is_empty() => (endpoint, "/score"),
-        Some((endpoint, "swagger.json")) if !endpoint.is_empty() => (endpoint, "/swagger.json"),
-        _ => return Target::Management,
+/// The lower-case name and the path in `<prefix><name>/(score|swagger.json)`.
+fn by_path(uri: &Uri, prefix: &str) -> Option<(String, PathAndQuery)> {
+    let (name, path) = uri.path().strip_prefix(prefix)?.split_once('/')?;
+    let path = match path {
+        "score" => "/score",
+        "swagger.json" => "/swagger.json",
+        _ => return None,
     };
     let path = match uri.query() {
         // A query that has been parsed once is accepted again.
-        Some(query) => match PathAndQuery::try_from(format!("{path}?{query}")) {
-            Ok(path) => path,
-            Err(_) => return Target::Management,
-        },
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")).ok()?,
         None => PathAndQuery::from_static(path),
     };
-    Target::Score { endpoint: lower(endpoint), path: Some(path) }
+    (!name.is_empty()).then(|| (name.to_ascii_lowercase(), path))
 }
 
 /// The host without port and trailing dot. HTTP/1.1 gives it in `Host`, HTTP/2 and absolute targets in the URI; if
 /// both are there they must be the same, so that no two readers of a request can disagree.
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
+pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
     let bad = |why: &'static str| Refusal::bad_request(why);
     let mut values = headers.get_all(HOST).iter();
     let header = match values.next() {
@@ -173,16 +227,32 @@ mod tests {
 
     use super::*;
 
+    fn compute() -> ResourceId {
+        let workspace = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w";
+        ResourceId::parse(&format!("{workspace}/computes/pool")).unwrap()
+    }
+
     fn read(server_name: Option<&str>, uri: &str, hosts: &[&str]) -> Result<String, StatusCode> {
         let address = Address::new("Local", "casemate.internal");
+        let known = Hosts::from([
+            ("www.example.org".to_owned(), HostRoute::Compute(compute())),
+            ("one.example.org".to_owned(), HostRoute::Service("one".to_owned())),
+        ]);
         let uri: Uri = uri.parse().unwrap();
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        match address.target(server_name, &uri, &headers) {
-            Ok(Target::Score { endpoint, path }) => {
-                Ok(format!("{endpoint} {}", path.as_ref().map_or("none", PathAndQuery::as_str)))
+        match address.target(&known, server_name, &uri, &headers) {
+            Ok(Target::Score { callee, path }) => {
+                let path = path.as_ref().map_or("none", PathAndQuery::as_str);
+                Ok(match callee {
+                    Callee::Endpoint(name) => format!("{name} {path}"),
+                    Callee::Service { name, compute: None } => format!("service {name} {path}"),
+                    Callee::Service { name, compute: Some(compute) } => {
+                        format!("service {name} of {} {path}", compute.name())
+                    }
+                })
             }
             Ok(Target::Management) => Ok("management".to_owned()),
             Err(refusal) => Err(refusal.status),
@@ -190,6 +260,7 @@ mod tests {
     }
 
     const BLUE: &str = "blue.local.inference.casemate.internal";
+    const WWW: &str = "www.example.org";
     const ACCOUNT: &str = "acct.blob.core.casemate.internal";
 
     #[test]
@@ -232,7 +303,22 @@ mod tests {
             (Some(ACCOUNT), "/c/file", &["other.blob.core.casemate.internal"], misdirected.clone()),
             (Some(ACCOUNT), "/score", &[BLUE], misdirected.clone()),
             (Some("kv.vault.casemate.internal"), "/subscriptions", &["localhost"], misdirected.clone()),
-            (Some("localhost"), "/subscriptions", &["r.registry.casemate.internal"], misdirected),
+            (Some("localhost"), "/subscriptions", &["r.registry.casemate.internal"], misdirected.clone()),
+            (Some(WWW), "/api/v1/service/Two/score?a", &["WWW.example.org:443"], score("service two of pool /score?a")),
+            (None, "/api/v1/service/two/swagger.json", &[WWW], score("service two of pool /swagger.json")),
+            (None, "/score", &[WWW], Err(StatusCode::NOT_FOUND)),
+            (None, "/api/v1/endpoint/blue/score", &[WWW], Err(StatusCode::NOT_FOUND)),
+            (None, "/subscriptions", &[WWW], Err(StatusCode::NOT_FOUND)),
+            (Some(WWW), "/api/v1/service/two/score", &["localhost"], misdirected.clone()),
+            (Some("localhost"), "/api/v1/service/two/score", &[WWW], misdirected.clone()),
+            (Some(WWW), "/score", &["one.example.org"], misdirected.clone()),
+            (Some(BLUE), "/api/v1/service/two/score", &[WWW], misdirected),
+            (Some("one.example.org"), "/score", &["One.example.org."], score("service one /score")),
+            (None, "/", &["one.example.org"], score("service one /")),
+            (None, "/api/v1/service/two/score", &["one.example.org"], score("service one none")),
+            (None, "/api/v1/service/Two/score", &["10.0.0.1"], score("service two /score")),
+            (None, "/api/v1/service/two/other", &["a"], management()),
+            (None, "/api/v1/service/two/score", &[ACCOUNT], management()),
             (None, "/api/v1/endpoint/blue/score", &["r.registry.casemate.internal"], management()),
             (None, "/api/v1/endpoint//score", &["a"], management()),
             (None, "/api/v1/endpoint/blue/other", &["a"], management()),

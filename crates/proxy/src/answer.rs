@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{BoxError, accept::Busy};
+use crate::{BoxError, connection::Busy};
 
 /// The front end's id of a request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -92,6 +92,28 @@ impl Refusal {
                 "The request is for the host '{host}', but the TLS connection was opened for '{server_name}'. Open a \
                  connection of its own for each endpoint."
             ),
+        )
+    }
+
+    /// 421 for what is served at a name with TLS settings that the connection does not have.
+    pub(crate) fn other_settings(host: &str) -> Self {
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "MisdirectedRequest",
+            format!(
+                "What this request is for is served at '{host}' with TLS settings of its own, such as client \
+                 certificates. Open a new connection to that name."
+            ),
+        )
+    }
+
+    /// 404 for a path that no compute has.
+    pub(crate) fn unknown_compute_path(path: &str) -> Self {
+        let shown: String = path.chars().take(100).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("There is no '{shown}' here. Web services of this compute are at /api/v1/service/NAME/score."),
         )
     }
 

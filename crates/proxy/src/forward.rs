@@ -63,7 +63,7 @@ pub(crate) struct Head {
 impl Head {
     /// The caller's head without what is between the caller and the front door (credentials, connection headers,
     /// claims about where it comes from), with the front door's word on these.
-    pub(crate) fn new(parts: Parts, path: PathAndQuery, caller: &HeaderValue, ids: &Ids) -> Self {
+    pub(crate) fn new(parts: Parts, path: PathAndQuery, caller: &HeaderValue, scheme: &'static str, ids: &Ids) -> Self {
         let mut headers = parts.headers;
         drop_hop_by_hop(&mut headers);
         for name in [AUTHORIZATION, EXPECT, CONTENT_LENGTH, FORWARDED, FORWARDED_HOST] {
@@ -76,7 +76,7 @@ impl Head {
         }
         join_cookies(&mut headers);
         headers.insert(FORWARDED_FOR, caller.clone());
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
         headers.insert(REQUEST_ID, ids.request.clone());
         if let Some(client) = &ids.client {
             headers.insert(CLIENT_REQUEST_ID, client.clone());

@@ -1,13 +1,16 @@
 //! What must hold for whatever a request is addressed to. The target in `fuzz/` runs this on raw bytes, the tests
 //! below on generated texts; it panics when a promise is broken.
 
+use casemate_model::{ResourceId, route::HostRoute};
 use http::{HeaderMap, HeaderValue, Uri, header::HOST};
 
-use crate::address::{Address, Target};
+use crate::address::{Address, Callee, Hosts, Target};
 
+const POOL: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w/computes/pool";
 const SUFFIX: &str = ".local.inference.casemate.internal";
 
-/// A request is addressed to one endpoint, the management service, or nobody; never to an endpoint that the TLS client
+/// A request is addressed to one endpoint, one service, the management service, or nobody; never to whom the TLS client
 /// did not ask for, and the path that is forwarded is one of the model server's.
 pub fn address(server_name: Option<&str>, uri: &str, hosts: &[&[u8]]) {
     let Ok(uri) = uri.parse::<Uri>() else { return };
@@ -17,25 +20,41 @@ pub fn address(server_name: Option<&str>, uri: &str, hosts: &[&[u8]]) {
         headers.append(HOST, host);
     }
     let address = Address::new("local", "casemate.internal");
-    let Ok(target) = address.target(server_name, &uri, &headers) else { return };
+    let pool = ResourceId::parse(POOL).expect("an id");
+    let known = Hosts::from([
+        ("ab".to_owned(), HostRoute::Compute(pool.clone())),
+        ("ba".to_owned(), HostRoute::Service("one".to_owned())),
+    ]);
+    let Ok(target) = address.target(&known, server_name, &uri, &headers) else { return };
     assert!(hosts.len() <= 1, "two hosts were accepted");
     let own_name =
         server_name.and_then(|name| name.len().checked_sub(SUFFIX.len()).map(|at| name.split_at_checked(at)));
     let own_name = own_name
         .flatten()
         .filter(|(name, rest)| !name.is_empty() && !name.contains('.') && rest.eq_ignore_ascii_case(SUFFIX));
+    let named = |name: &str| server_name.is_some_and(|asked| asked.eq_ignore_ascii_case(name));
     match target {
-        Target::Score { endpoint, path } => {
-            assert!(!endpoint.is_empty() && !endpoint.contains('/') && *endpoint == endpoint.to_ascii_lowercase());
+        Target::Score { callee, path } => {
+            let (Callee::Endpoint(name) | Callee::Service { name, .. }) = &callee;
+            assert!(!name.is_empty() && !name.contains('/') && *name == name.to_ascii_lowercase());
             if let Some(path) = path {
                 assert!(matches!(path.path(), "/" | "/score" | "/swagger.json"), "{path}");
                 assert_eq!(path.query(), uri.query());
             }
             if let Some((name, _)) = own_name {
-                assert!(name.eq_ignore_ascii_case(&endpoint), "{name} reached {endpoint}");
+                assert_eq!(callee, Callee::Endpoint(name.to_ascii_lowercase()), "{name} reached another");
+            }
+            if named("ab") {
+                assert!(matches!(&callee, Callee::Service { compute: Some(id), .. } if *id == pool), "{callee:?}");
+            }
+            if named("ba") {
+                assert_eq!(callee, Callee::Service { name: "one".to_owned(), compute: None });
             }
         }
-        Target::Management => assert!(own_name.is_none(), "{server_name:?} reached the management service"),
+        Target::Management => {
+            let own = own_name.is_some() || named("ab") || named("ba");
+            assert!(!own, "{server_name:?} reached the management service");
+        }
     }
 }
 
@@ -61,7 +80,7 @@ mod tests {
         fn likely_addresses(
             server_name in prop::option::of(host()),
             authority in prop::option::weighted(0.3, host()),
-            path in "(/|/score|/swagger\\.json|/subscriptions|/api/v1/endpoint/[abAB]{0,2}/(score|swagger\\.json|x))",
+            path in "(/|/score|/swagger\\.json|/subscriptions|/api/v1/(endpoint|service)/[abAB]{0,2}/(score|swagger\\.json|x))",
             query in "(\\?[a-z=&%/?]{0,8})?",
             hosts in prop::collection::vec(host(), 0..3),
         ) {

@@ -4,11 +4,13 @@
 //!
 //! 1. **accept** (`accept`, `doors`): a connection takes one of a bounded number of places. The listener says where its
 //!    requests come from; who may not call there is closed before a byte is exchanged.
-//! 2. **TLS** (`accept`): handshake in bounded time, certificate by server name, HTTP/2 or HTTP/1.1 by ALPN.
+//! 2. **TLS** (`connection`): handshake in bounded time; certificate, oldest version and client certificates by server
+//!    name; HTTP/2 or HTTP/1.1 by ALPN. The plain port (`plain`) goes without.
 //! 3. **address** (`address`): `Host` must agree with the TLS server name (421); it and the path say whether this is
-//!    a scoring request and for which endpoint. All other requests go to the management service as they are.
-//! 4. **lookup** (`snapshot`): the endpoint in the last published table (404), and whether this way in leads to it
-//!    (403), before anything is asked about the caller's credentials.
+//!    a scoring request and for which endpoint or service. All other requests go to the management service as they are.
+//! 4. **lookup** (`snapshot`): the endpoint in the last published table (404), whether this way in leads to it (403),
+//!    and whether the connection has the TLS settings of its name (421), before anything is asked about the caller's
+//!    credentials.
 //! 5. **auth** (`auth`): key, endpoint token or identity token (401, 403).
 //! 6. **split** (`split`): the deployment named by the header, else one drawn by weight (404).
 //! 7. **upload** (`upload`): small bodies are read whole, large ones stream; the size limit holds for both (413).
@@ -26,13 +28,16 @@
 mod accept;
 mod address;
 mod answer;
+mod arrival;
 mod auth;
+mod connection;
 mod doors;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod io;
 mod mirror;
+mod plain;
 mod pool;
 mod queue;
 mod random;
@@ -49,16 +54,16 @@ use casemate_model::{
     inbound::{AllowList, DeploymentCallers},
     route::RouteTable,
 };
+use casemate_pki::CertificateResolver;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 pub use crate::doors::PrivateListeners;
-use crate::{accept::Hall, score::Shared};
+use crate::{accept::Hall, arrival::Ports, doors::Doors, score::Shared};
 
 /// Any error, as bodies and services give it.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -133,7 +138,18 @@ where
     type Answer = B;
 }
 
-/// The front door: TLS listeners for scoring and management.
+/// Where the front door is open.
+pub struct Listeners {
+    /// TLS, for everybody whom the allow-list admits.
+    pub public: TcpListener,
+    /// HTTP/1.1 without TLS, for the same callers: answers to ACME challenges, and first-generation services that are
+    /// open without TLS; never the management service. It has as many places for connections as the public listener.
+    pub plain: Option<TcpListener>,
+    /// TLS, one for each address of a private endpoint.
+    pub private: PrivateListeners,
+}
+
+/// The front door: scoring and management over TLS, and a plain port for the little that needs one.
 pub struct Gateway<M> {
     shared: Arc<Shared>,
     routes: watch::Receiver<Arc<RouteTable>>,
@@ -151,22 +167,30 @@ impl<M: Management> Gateway<M> {
         Self { shared: Shared::new(config, tokens), routes, management }
     }
 
-    /// Serves `public` and whatever private listeners are wanted, until `shutdown`; then drains: no new connections,
-    /// idle ones close, requests in flight finish within the drain timeout. If the tables stop coming, the last one is
-    /// served on. A private listener that is no longer wanted is closed at once, and its connections are cut.
+    /// Serves `listeners` until `shutdown`; then drains: no new connections, idle ones close, requests in flight finish
+    /// within the drain timeout. If the tables stop coming, the last one is served on. A private listener that is no
+    /// longer wanted is closed at once, and its connections are cut.
     ///
     /// # Errors
     /// None today after the start: a failing accept is logged and tried again, since one bad connection must not
     /// close the front door.
     pub async fn serve(
         self,
-        public: TcpListener,
-        private: PrivateListeners,
-        tls: Arc<ServerConfig>,
+        listeners: Listeners,
+        certificates: Arc<CertificateResolver>,
         shutdown: CancellationToken,
     ) -> IoResult<()> {
-        public.local_addr()?;
-        accept::serve(Hall::new(self.shared, self.management, tls, shutdown), self.routes, public, private).await;
+        let plain = listeners.plain.as_ref().map(TcpListener::local_addr).transpose()?;
+        let ports = Ports { tls: listeners.public.local_addr()?.port(), plain: plain.map(|address| address.port()) };
+        let hall = Hall {
+            shared: self.shared,
+            management: self.management,
+            certificates,
+            ports,
+            shutdown,
+            doors: Doors::default(),
+        };
+        accept::serve(hall, self.routes, listeners).await;
         Ok(())
     }
 }

@@ -5,21 +5,22 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use casemate_identity::TokenAuthority;
 use casemate_model::inbound::{self, Closed, Origin};
-use http::{HeaderValue, Request, Response, StatusCode, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     GatewayConfig,
-    address::Address,
+    address::{Address, Callee, Target},
     answer::{AnswerBody, Ids, Refusal},
+    arrival::Arrival,
     auth::Checker,
     forward::{Head, forward, refuse},
     mirror,
     queue::Denied,
     random::Random,
-    snapshot::{Endpoint, Snapshot},
+    snapshot::{Endpoint, Service, Snapshot},
     split,
     upload::{Inbound, Payload, receive},
 };
@@ -56,21 +57,20 @@ impl Shared {
         })
     }
 
-    fn endpoint(&self, name: &str) -> Option<Arc<Endpoint>> {
-        self.snapshot.load().endpoint(name).map(Arc::clone)
+    /// What a request is addressed to.
+    pub(crate) fn target(&self, server_name: Option<&str>, uri: &Uri, headers: &HeaderMap) -> Result<Target, Refusal> {
+        self.address.target(&self.snapshot.load().hosts, server_name, uri, headers)
     }
 }
 
 /// A scoring request with its address read.
 pub(crate) struct Call {
-    /// Lower-case name of the endpoint.
-    pub(crate) endpoint: String,
+    pub(crate) callee: Callee,
     /// What is asked of the model's server; none for what no endpoint has.
     pub(crate) path: Option<PathAndQuery>,
     /// The caller's address.
     pub(crate) caller: HeaderValue,
-    /// Where the request comes from.
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) arrival: Arc<Arrival>,
     pub(crate) request: Request<Incoming>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, call: Call) -> Response<AnswerB
 async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<AnswerBody>, Refusal> {
     let (parts, body) = call.request.into_parts();
     let inbound = Inbound::new(body, &parts.headers, shared.tracker.clone());
-    let mut endpoint = reach(shared, &call.endpoint, &call.origin)?;
+    let mut endpoint = reach(shared, &call.callee, &call.arrival)?;
     let path = call.path.ok_or_else(|| Refusal::unknown_path(parts.uri.path()))?;
     shared.checker.check(&endpoint.route, &parts.headers)?;
     let choice = split::choose(&endpoint, &parts.headers, &shared.random)?;
@@ -103,14 +103,14 @@ async fn run(shared: &Arc<Shared>, call: Call, ids: &Ids) -> Result<Response<Ans
     let whole = if copy.is_some() { mirror::COPY_BYTES } else { WHOLE_BODY };
     let payload = receive(inbound, whole, shared.config.max_body_bytes, shared.config.idle_timeout).await?;
     let wish = parts.headers.get(split::DEPLOYMENT).cloned();
-    let head = Head::new(parts, path, &call.caller, ids);
+    let head = Head::new(parts, path, &call.caller, call.arrival.scheme(), ids);
     if let (Some((target, permit)), Payload::Whole(bytes)) = (copy, &payload) {
         mirror::send(shared, &target, head.clone(), Payload::Whole(bytes.clone()), permit);
     }
     let entered = match live.enter().await {
         Err(Denied::Gone) => {
             // The table changed between the choice and the queue: choose again from the new one.
-            endpoint = reach(shared, &call.endpoint, &call.origin)?;
+            endpoint = reach(shared, &call.callee, &call.arrival)?;
             let headers = wish.into_iter().map(|wish| (split::DEPLOYMENT, wish)).collect();
             live = Arc::clone(split::choose(&endpoint, &headers, &shared.random)?.live);
             live.enter().await
@@ -130,14 +130,76 @@ fn unknown_endpoint(name: &str) -> Refusal {
     )
 }
 
+fn unknown_service(name: &str) -> Refusal {
+    let shown: String = name.chars().take(64).collect();
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "ServiceNotFound",
+        format!("There is no web service '{shown}' here. Check its name and its scoring URI."),
+    )
+}
+
 /// The endpoint, if the way that the request came leads to it. Nothing of the request's credentials is looked at, so
 /// that the answer and its time tell nothing about them.
-fn reach(shared: &Shared, name: &str, origin: &Origin) -> Result<Arc<Endpoint>, Refusal> {
-    let endpoint = shared.endpoint(name).ok_or_else(|| unknown_endpoint(name))?;
+fn reach(shared: &Shared, callee: &Callee, arrival: &Arrival) -> Result<Arc<Endpoint>, Refusal> {
+    let snapshot = shared.snapshot.load();
+    let endpoint = match callee {
+        Callee::Endpoint(name) => {
+            let endpoint = snapshot.endpoint(name).ok_or_else(|| unknown_endpoint(name))?;
+            let host = || shared.address.host_of(name);
+            if arrival.is_plain() {
+                return Err(only_by_tls(&endpoint.route.name, arrival, &host()));
+            }
+            if arrival.certificates.has_settings() {
+                same_settings(arrival, &host())?;
+            }
+            endpoint
+        }
+        Callee::Service { name, compute } => {
+            let here = |service: &&Arc<Service>| compute.is_none() || service.compute == *compute;
+            let service = snapshot.service(name).filter(here).ok_or_else(|| unknown_service(name))?;
+            open_here(service, arrival)?;
+            &service.endpoint
+        }
+    };
     let route = &endpoint.route;
-    let open = inbound::check(origin, &route.workspace, !route.public_access, &route.allowed_callers);
-    open.map_err(|closed| refuse_way(&route.name, origin, closed))?;
-    Ok(endpoint)
+    let open = inbound::check(&arrival.origin, &route.workspace, !route.public_access, &route.allowed_callers);
+    open.map_err(|closed| refuse_way(&route.name, &arrival.origin, closed))?;
+    Ok(Arc::clone(endpoint))
+}
+
+/// Whether the service may be called on the port that the request came to.
+fn open_here(service: &Service, arrival: &Arrival) -> Result<(), Refusal> {
+    let name = &service.endpoint.route.name;
+    let host = || service.hosts.first().map_or("localhost", String::as_str);
+    if arrival.is_plain() {
+        return if service.plain { Ok(()) } else { Err(only_by_tls(name, arrival, host())) };
+    }
+    if !service.tls {
+        let place = match arrival.http(host()) {
+            Some(url) => format!("Call it at {url}, or enable TLS for it."),
+            None => "The platform has no plain port: enable TLS for it, or start the platform with --http-listen."
+                .to_owned(),
+        };
+        let message = format!("The web service '{name}' is not served with TLS. {place}");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "HttpRequired", message));
+    }
+    if arrival.certificates.has_settings() {
+        service.hosts.iter().try_for_each(|host| same_settings(arrival, host))?;
+    }
+    Ok(())
+}
+
+/// What is served at a host with settings of its own is given only to connections that were made with these, however
+/// the request says whom it calls.
+fn same_settings(arrival: &Arrival, host: &str) -> Result<(), Refusal> {
+    let given = arrival.tls.as_ref().is_some_and(|settings| arrival.certificates.admits(host, settings));
+    if given { Ok(()) } else { Err(Refusal::other_settings(host)) }
+}
+
+fn only_by_tls(name: &str, arrival: &Arrival, host: &str) -> Refusal {
+    let message = format!("'{name}' is served with TLS only. Call it at {}.", arrival.https(host));
+    Refusal::new(StatusCode::FORBIDDEN, "HttpsRequired", message)
 }
 
 fn refuse_way(endpoint: &str, origin: &Origin, closed: Closed) -> Refusal {

@@ -6,17 +6,33 @@ use std::{
     sync::Arc,
 };
 
-use casemate_model::route::{EndpointRoute, RouteTable};
+use casemate_model::{
+    ResourceId,
+    route::{EndpointRoute, HostRoute, RouteTable},
+};
 
 use crate::{
+    address::Hosts,
     queue::{Deployment, Instance},
     random::Random,
 };
 
-/// All endpoints, immutable.
+/// All endpoints and services, immutable.
 #[derive(Default)]
 pub(crate) struct Snapshot {
     endpoints: HashMap<String, Arc<Endpoint>>,
+    services: HashMap<String, Arc<Service>>,
+    pub(crate) hosts: Hosts,
+}
+
+/// One service of the first generation.
+pub(crate) struct Service {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) compute: Option<ResourceId>,
+    pub(crate) plain: bool,
+    pub(crate) tls: bool,
+    /// The host names that it is served at.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// One endpoint.
@@ -36,26 +52,68 @@ impl Snapshot {
         self.endpoints.get(name)
     }
 
+    /// The service with this lower-case name.
+    pub(crate) fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
     /// The snapshot for `table`. Queues of deployments that stay are told of their new instances, those of
     /// deployments that are gone are dissolved.
     pub(crate) fn next(&self, table: &RouteTable) -> Self {
-        let endpoints: HashMap<String, Arc<Endpoint>> = table
-            .endpoints
-            .iter()
-            .map(|(name, route)| {
-                let before = self.endpoints.get(name).filter(|before| before.route.id == route.id);
-                (name.clone(), Arc::new(Endpoint::new(route, before)))
-            })
-            .collect();
-        let next = Self { endpoints };
+        let renew = |route: &Arc<EndpointRoute>, before: Option<&Arc<Endpoint>>| {
+            Arc::new(Endpoint::new(route, before.filter(|before| before.route.id == route.id)))
+        };
+        let endpoints = table.endpoints.iter();
+        let endpoints = endpoints.map(|(name, route)| (name.clone(), renew(route, self.endpoints.get(name)))).collect();
+        let hosts = ServiceHosts::read(&table.hosts);
+        let services = table.services.iter();
+        let services = services.map(|(name, route)| {
+            let before = self.services.get(name).map(|before| &before.endpoint);
+            let service = Service {
+                endpoint: renew(&route.endpoint, before),
+                hosts: hosts.of(name, route.compute.as_ref()),
+                compute: route.compute.clone(),
+                plain: route.plain,
+                tls: route.tls,
+            };
+            (name.clone(), Arc::new(service))
+        });
+        let next = Self { endpoints, services: services.collect(), hosts: table.hosts.clone() };
         let kept: HashSet<*const Deployment> = next.deployments().map(Arc::as_ptr).collect();
         self.deployments().filter(|deployment| !kept.contains(&Arc::as_ptr(deployment))).for_each(Deployment::retire);
         next
     }
 
-    /// All deployments of all endpoints.
+    /// All deployments of all endpoints and services.
     pub(crate) fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
-        self.endpoints.values().flat_map(|endpoint| endpoint.deployments.values())
+        let services = self.services.values().map(|service| &service.endpoint);
+        self.endpoints.values().chain(services).flat_map(|endpoint| endpoint.deployments.values())
+    }
+}
+
+/// Host names by whose they are.
+#[derive(Default)]
+struct ServiceHosts<'a> {
+    by_service: HashMap<&'a str, Vec<&'a String>>,
+    by_compute: HashMap<&'a str, Vec<&'a String>>,
+}
+
+impl<'a> ServiceHosts<'a> {
+    fn read(hosts: &'a Hosts) -> Self {
+        let mut read = Self::default();
+        for (host, route) in hosts {
+            match route {
+                HostRoute::Service(name) => read.by_service.entry(name).or_default().push(host),
+                HostRoute::Compute(id) => read.by_compute.entry(id.key()).or_default().push(host),
+            }
+        }
+        read
+    }
+
+    fn of(&self, service: &str, compute: Option<&ResourceId>) -> Vec<String> {
+        let computes = compute.and_then(|compute| self.by_compute.get(compute.key()));
+        let own = self.by_service.get(service);
+        own.into_iter().chain(computes).flatten().map(|host| (*host).clone()).collect()
     }
 }
 

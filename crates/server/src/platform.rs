@@ -16,11 +16,12 @@ use casemate_egress::{EgressConfig, EgressLimits, Gateway as EgressGateway, LogQ
 use casemate_identity::TokenAuthority;
 use casemate_model::{
     Clock, ResourceId, Secret,
+    challenge::ChallengeBoard,
     egress::LogEntry,
     inbound::{AllowList, DeploymentCallers},
 };
 use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
-use casemate_proxy::{Gateway, GatewayConfig};
+use casemate_proxy::{Gateway, GatewayConfig, Listeners};
 use casemate_runtime::{Backend, LocalBackend, LogStore, PythonPolicy};
 use casemate_sandbox::{Launcher, LauncherConfig};
 use casemate_store::Store;
@@ -66,8 +67,9 @@ impl Platform {
         let clock = Clock::system();
         let tags = Arc::new(service_tags::read(state.path())?);
         let launcher = Arc::new(launcher(state.path())?);
-        let listener = listen(args.listen).await?;
+        let listener = listen(args.listen, "--listen").await?;
         let address = listener.local_addr()?;
+        let plain = plain_listener(args.http_listen).await?;
         let url = format!("https://{}", reachable(address));
 
         let store = Store::open(state.path(), clock.clone()).await?;
@@ -92,7 +94,8 @@ impl Platform {
         write_ca_files(&state, authority.root_pem())?;
         write_credentials(&state, &url, &args.domain, &bootstrap)?;
 
-        let resolver = Arc::new(CertificateResolver::default());
+        let challenges = ChallengeBoard::default();
+        let resolver = Arc::new(CertificateResolver::with_challenges(challenges));
         let config = ControlConfig {
             state_dir: state.path().to_owned(),
             region: args.region.clone(),
@@ -139,11 +142,10 @@ impl Platform {
         gateway_config.deployments = deployments;
         let gateway = Gateway::new(gateway_config, routes, tokens, api);
         let (stop_gateway, stop_control) = (CancellationToken::new(), CancellationToken::new());
-        let tls = casemate_pki::server_config(resolver);
         let serving = stop_gateway.clone();
         let tasks = TaskTracker::new();
-        let private = networks.listeners();
-        let gateway = tasks.spawn(async move { gateway.serve(listener, private, tls, serving).await });
+        let listeners = Listeners { public: listener, plain, private: networks.listeners() };
+        let gateway = tasks.spawn(async move { gateway.serve(listeners, resolver, serving).await });
         let control = tasks.spawn(control.run(stop_control.clone()));
         let run = json!({"pid": std::process::id(), "url": url, "dns": networks.dns});
         state.write_private("run.json", run.to_string().as_bytes())?;
@@ -211,10 +213,20 @@ fn launcher(state_dir: &Path) -> Result<Launcher> {
     Ok(launcher)
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
+async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("the address {address} can't be listened on; if another program has the port, choose another with --listen ADDRESS:PORT")
+        format!("the address {address} can't be listened on; if another program has the port, choose another with {option} ADDRESS:PORT")
     })
+}
+
+async fn plain_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = listen(address, "--http-listen").await?;
+    tracing::info!(
+        url = format!("http://{}", reachable(listener.local_addr()?)),
+        "web services without TLS are served"
+    );
+    Ok(Some(listener))
 }
 
 fn python_policy(choice: EnvironmentPython) -> PythonPolicy {

@@ -31,6 +31,10 @@ pub struct UpArgs {
     /// Address and port to listen on.
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
+    /// Address and port of HTTP without TLS, for web services that are open without it and for the challenges of
+    /// certificate authorities (default: none).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
     /// Domain of the platform's names.
     #[arg(long, default_value = "casemate.internal", value_name = "NAME", value_parser = dns_name)]
     pub domain: String,

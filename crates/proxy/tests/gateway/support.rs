@@ -25,8 +25,8 @@ use casemate_model::{
     route::{DeploymentRoute, Dial, EndpointRoute, RouteTable, Upstream, key_digest},
     traffic::{Mirror, TrafficSplit},
 };
-use casemate_pki::{CertificateAuthority, CertificateMap, CertificateResolver, server_config};
-use casemate_proxy::{Gateway, GatewayConfig};
+use casemate_pki::{CertificateAuthority, CertificateMap, CertificateResolver};
+use casemate_proxy::{Gateway, GatewayConfig, Listeners};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
@@ -307,7 +307,8 @@ impl Stage {
         let address = SocketAddr::new([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
         let shutdown = CancellationToken::new();
         let (private, wanted) = watch::channel(Arc::default());
-        let served = tokio::spawn(gateway.serve(listener, wanted, server_config(resolver), shutdown.clone()));
+        let listeners = Listeners { public: listener, plain: None, private: wanted };
+        let served = tokio::spawn(gateway.serve(listeners, resolver, shutdown.clone()));
         let stop = shutdown.clone().drop_guard();
         Self { address, tokens, routes, private, roots: Arc::new(roots), shutdown, served, _stop: stop }
     }

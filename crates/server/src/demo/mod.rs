@@ -59,6 +59,7 @@ fn run(args: &DemoArgs) -> Result<()> {
         let up = UpArgs {
             state: args.state.clone(),
             listen: free_address(),
+            http_listen: None,
             domain: DOMAIN.to_owned(),
             region: "local".to_owned(),
             environment_python: args.environment_python,
