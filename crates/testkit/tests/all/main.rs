@@ -11,4 +11,5 @@ mod rollout;
 mod sdk;
 mod start_stop;
 mod unprivileged;
+mod v1;
 mod vnet;

@@ -18,6 +18,7 @@ mod tests;
 use casemate_model::{
     Fault, Operation, OperationStatus, Resource, ResourceId, Secret,
     operation::OperationKind,
+    service::{self, SERVICE_TYPE},
     tls::{CUSTOM_CHAIN, CUSTOM_KEY},
 };
 use casemate_store::{Condition, Filter, Put, Tx};
@@ -36,8 +37,6 @@ use crate::{
 
 /// Most computes of one workspace.
 const MAX_COMPUTES: usize = 100;
-/// The type of a service, which may be deployed to a compute.
-const SERVICE_TYPE: &str = "Microsoft.MachineLearningServices/workspaces/services";
 
 /// Answers a call about computes.
 pub(crate) async fn handle(ctx: &OpContext, state: &ApiState, call: &Call) -> Outcome {
@@ -130,10 +129,7 @@ async fn keep_custom(tx: &mut Tx, id: &ResourceId, custom: Custom) -> Result<(),
 /// Marks the compute as being worked on and adds the operation that ends when it is done.
 async fn begin_work(tx: &mut Tx, put: &mut Put) -> Result<Operation, ApiError> {
     let doing = if put.created { "Creating" } else { "Updating" };
-    let observed = Map::from_iter([
-        ("provisioningState".to_owned(), Value::from(doing)),
-        ("provisioningErrors".to_owned(), Value::Null),
-    ]);
+    let observed = Map::from_iter([("provisioningState".to_owned(), Value::from(doing))]);
     tx.resource_observe(&put.resource.id, observed).await?;
     if let Some(written) = tx.resource_get(&put.resource.id).await? {
         put.resource = written;
@@ -190,17 +186,11 @@ fn check_deletion(row: &Resource, action: Option<&str>) -> Result<(), Fault> {
 async fn services_on(tx: &mut Tx, compute: &ResourceId) -> Result<Vec<String>, ApiError> {
     let Some(workspace) = compute.parent() else { return Ok(Vec::new()) };
     let rows = tx.resource_list(&Filter::of_type(SERVICE_TYPE).child_of(&workspace)).await?;
-    Ok(rows.iter().filter(|row| is_on(row, compute)).map(|row| row.name().to_owned()).collect())
-}
-
-/// Whether a service is deployed to a compute, of which it keeps the name or the id.
-fn is_on(service: &Resource, compute: &ResourceId) -> bool {
-    let kept = service.body.get("_v1").or_else(|| service.properties().get("_v1"));
-    let Some(named) = kept.and_then(|kept| kept.get("computeName").or_else(|| kept.get("compute"))) else {
-        return false;
-    };
-    let named = named.as_str().unwrap_or_default();
-    named.eq_ignore_ascii_case(compute.name()) || named.eq_ignore_ascii_case(compute.as_str())
+    Ok(rows
+        .iter()
+        .filter(|row| service::compute_of(row).as_ref() == Some(compute))
+        .map(|row| row.name().to_owned())
+        .collect())
 }
 
 /// Marks a row as being deleted; gives the operation, which is the earlier one when the deletion was accepted before.

@@ -1,23 +1,23 @@
 //! From what a body asks to the TLS wish that is stored with a compute.
 
 use casemate_model::{
-    Fault, Resource, ResourceId, Secret,
+    Fault, Resource, ResourceId,
     endpoint::ENDPOINT_TYPE,
+    service::{NAMES_FIELD, SERVICE_TYPE},
     tls::{TLS_FIELD, TlsMode, TlsWish},
 };
+use casemate_pki::custom;
 use casemate_store::{Filter, Tx};
 use serde_json::{Value, json};
 
 use super::{
-    Custom, SERVICE_TYPE,
+    Custom,
     body::COMPUTE_TYPE,
     labels::{self, Labels},
     ssl::{Asked, Standing},
 };
 use crate::{context::OpContext, error::ApiError, state::ApiState};
 
-/// Names beside those of the TLS wish that must resolve: that of the label last used.
-const NAMES: &str = "_names";
 /// What the owner should know.
 pub(super) const WARNINGS: &str = "_warnings";
 
@@ -53,7 +53,7 @@ impl Settled {
             ssl: before.map_or_else(disabled, |before| before.properties()["properties"]["sslConfiguration"].clone()),
             wish: before.map(TlsWish::of).transpose()?.flatten(),
             labels: before.map(Labels::of).unwrap_or_default(),
-            names: kept(NAMES).unwrap_or_else(|| json!([])),
+            names: kept(NAMES_FIELD).unwrap_or_else(|| json!([])),
             warnings,
             custom: None,
         })
@@ -71,7 +71,7 @@ impl Settled {
             body[TLS_FIELD] = wish.to_value();
         }
         self.labels.write_into(body);
-        body[NAMES] = self.names;
+        body[NAMES_FIELD] = self.names;
         write_warnings(body, &self.warnings);
         self.custom
     }
@@ -129,7 +129,8 @@ pub(super) async fn settle(
         Asked::Custom { cname, chain, key } => {
             let cname = check_cname(state, &cname)?;
             check_free(tx, ctx, id, &cname).await?;
-            settled.warnings = checked(&chain, &key, &cname, state)?;
+            let checked = custom::check(&chain, &key, &cname, state.clock.now())?;
+            settled.warnings = checked.warnings;
             settled.ssl = json!({
                 "status": "Enabled",
                 "cname": cname,
@@ -137,17 +138,11 @@ pub(super) async fn settle(
                 "overwriteExistingDomain": false,
             });
             let version = base.version + 1;
-            settled.custom = Some(Custom { version, chain, key });
+            settled.custom = Some(Custom { version, chain: checked.leaf.chain_pem, key: checked.leaf.key_pem });
             settled.wish = Some(TlsWish { mode: TlsMode::Custom, names: vec![cname], version, ..base });
         }
     }
     Ok(settled)
-}
-
-/// Checks a certificate that was given; gives what its owner should know.
-fn checked(chain: &str, key: &Secret, cname: &str, state: &ApiState) -> Result<Vec<String>, Fault> {
-    let _ = (chain, key, cname, state);
-    Ok(Vec::new())
 }
 
 /// Checks the name that clients use; gives it in lower case, without the root's dot.
@@ -220,7 +215,7 @@ pub(super) fn write_off(body: &mut Value) {
 
 /// Lets a name of a stored body not resolve any more.
 pub(super) fn drop_name(body: &mut Value, name: &str) {
-    if let Some(names) = body.get_mut(NAMES).and_then(Value::as_array_mut) {
+    if let Some(names) = body.get_mut(NAMES_FIELD).and_then(Value::as_array_mut) {
         names.retain(|kept| kept != name);
     }
 }
