@@ -20,7 +20,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches};
 
-pub use grammar::{DemoArgs, EnvironmentPython, UpArgs};
+pub use grammar::{AcmeArgs, AcmeChallenge, DemoArgs, EnvironmentPython, UpArgs};
 use grammar::{Root, Top, unsupported};
 pub use state::{default_state_dir, environment_lines};
 
@@ -52,7 +52,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     };
     let globals = root.globals;
     match root.command {
-        Top::Up(args) => Outcome::Up(args.with_state(&globals)),
+        Top::Up(args) => match args.check() {
+            Ok(()) => Outcome::Up(args.with_state(&globals)),
+            Err(message) => {
+                terminal::error_lines(&message);
+                Outcome::Done(ExitCode::from(failure::USAGE))
+            }
+        },
         Top::Demo(args) => Outcome::Demo(args.with_state(&globals)),
         command => Outcome::Done(ExitCode::from(commands::run(command, &globals))),
     }

@@ -2,6 +2,7 @@
 //! are accepted as long as they are unique.
 
 mod account;
+mod acme;
 mod assets;
 mod computetarget;
 mod deployment;
@@ -18,7 +19,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::platform::{DemoArgs, EnvArgs, EnvFormat, EnvironmentPython, UpArgs};
+pub use self::{
+    acme::{AcmeArgs, AcmeChallenge},
+    platform::{DemoArgs, EnvArgs, EnvFormat, EnvironmentPython, UpArgs},
+};
 pub(crate) use self::{
     account::{
         Account, Config, Configure, Extension, Login, Role, RoleAssignment, RoleDefinition, ServicePrincipal, TokenArgs,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use casemate_model::inbound::AllowList;
 use clap::{Args, ValueEnum};
 
-use super::Globals;
+use super::{Globals, acme::AcmeArgs};
 use crate::state::state_dir;
 
 /// What to do when the host has no interpreter of the version that a conda file asks for.
@@ -22,6 +22,8 @@ pub enum EnvironmentPython {
 #[command(after_help = "Examples:
   casemate up
   casemate up --state /var/lib/casemate --listen 0.0.0.0:8443 --domain ml.example.org
+  casemate up --listen 0.0.0.0:443 --http-listen 0.0.0.0:80 --domain ml.example.org \\
+    --acme-directory https://acme-v02.api.letsencrypt.org/directory --acme-contact ops@example.org
 
 It prints one line `ready https://…` when it serves, and stops on SIGTERM or Ctrl-C after the requests in flight.")]
 pub struct UpArgs {
@@ -57,6 +59,9 @@ pub struct UpArgs {
     /// network's callers whatever this says.
     #[arg(long, value_delimiter = ',', value_name = "PREFIX", value_parser = prefix)]
     pub allow_from: Vec<String>,
+    /// Where certificates come from.
+    #[command(flatten)]
+    pub acme: AcmeArgs,
 }
 
 /// `demo`.
@@ -108,6 +113,11 @@ impl UpArgs {
     pub(crate) fn with_state(mut self, globals: &Globals) -> Self {
         self.state = state_dir(globals.state.as_deref());
         self
+    }
+
+    /// What is wrong with options that are each right by themselves.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.acme.check(self.http_listen, &self.dns)
     }
 }
 
