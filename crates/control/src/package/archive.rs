@@ -6,14 +6,13 @@
 
 use std::{
     fs,
-    io::{self, BufReader, Read, Write},
+    io::{self, BufReader, Read},
     path::{Component, Path, PathBuf},
 };
 
 use flate2::read::MultiGzDecoder;
+use tar::{Archive, Entry, EntryType, PaxExtensions};
 
-/// A header, and what contents are padded to.
-const BLOCK: usize = 512;
 /// Most files and directories.
 const MAX_ENTRIES: usize = 50_000;
 /// Most bytes of all contents.
@@ -27,160 +26,99 @@ const MAX_EXTENDED: u64 = 64 << 10;
 /// `InvalidData` saying what is wrong with the archive; otherwise what the disk says.
 pub fn unpack(archive: &Path, target: &Path) -> io::Result<()> {
     let source = BufReader::new(fs::File::open(archive)?);
-    unpack_from(MultiGzDecoder::new(source), target).map_err(|error| match error.kind() {
-        // What the decoder says of bytes that are not its own.
-        io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => bad(format!("it can't be unpacked: {error}")),
-        _ => error,
-    })
+    unpack_from(MultiGzDecoder::new(source), target)
 }
 
-fn unpack_from(mut source: impl Read, target: &Path) -> io::Result<()> {
+fn unpack_from(source: impl Read, target: &Path) -> io::Result<()> {
+    let mut archive = Archive::new(source);
     let mut left = MAX_BYTES;
-    let mut extended = Extended::default();
-    for _ in 0..MAX_ENTRIES {
-        let Some(header) = Header::read(&mut source)? else { return Ok(()) };
-        let size = extended.size.unwrap_or(header.size);
-        match header.kind {
-            b'x' => extended.read(&contents(&mut source, header.size)?)?,
-            b'L' => {
-                let name = contents(&mut source, header.size)?;
-                extended.path = Some(text(name.split(|byte| *byte == 0).next().unwrap_or_default())?);
+    let mut long_name = None;
+    // Extended headers are read here, since the library would take them of any length.
+    for (count, entry) in archive.entries()?.raw(true).enumerate() {
+        let mut entry = entry.map_err(|error| bad(format!("it is damaged, or not an archive: {error}")))?;
+        if count == MAX_ENTRIES {
+            return Err(bad(format!("it holds more than {MAX_ENTRIES} files")));
+        }
+        match entry.header().entry_type() {
+            EntryType::XHeader => long_name = name_in(&extended(&mut entry)?)?,
+            EntryType::GNULongName => {
+                let name = extended(&mut entry)?;
+                long_name = Some(text(name.split(|byte| *byte == 0).next().unwrap_or_default())?);
             }
             // Comments for the whole archive.
-            b'g' => drop(contents(&mut source, header.size)?),
+            EntryType::XGlobalHeader => {}
             kind => {
-                let name = extended.path.take().unwrap_or(header.name);
-                extended = Extended::default();
-                let place = target.join(inside(&name)?);
-                left = left.checked_sub(size).ok_or_else(|| bad(format!("it holds more than {MAX_BYTES} bytes")))?;
-                match kind {
-                    b'5' => fs::create_dir_all(&place)?,
-                    b'0' | 0 | b'7' => write(&mut source, size, &place)?,
-                    b'1' | b'2' => {
-                        return Err(bad(format!(
-                            "'{}' is a link; only files and directories are taken",
-                            name.escape_debug()
-                        )));
-                    }
-                    _ => return Err(bad(format!("'{}' is neither a file nor a directory", name.escape_debug()))),
-                }
+                let own = entry.path_bytes();
+                let name = long_name.take().map_or_else(|| text(&own), Ok)?;
+                left = left
+                    .checked_sub(entry.size())
+                    .ok_or_else(|| bad(format!("it holds more than {MAX_BYTES} bytes")))?;
+                put(&mut entry, kind, &name, target)?;
             }
         }
     }
-    Err(bad(format!("it holds more than {MAX_ENTRIES} files")))
+    Ok(())
+}
+
+/// Makes the file or directory of one entry.
+fn put(entry: &mut Entry<'_, impl Read>, kind: EntryType, name: &str, target: &Path) -> io::Result<()> {
+    let place = target.join(inside(name)?);
+    match kind {
+        EntryType::Directory => fs::create_dir_all(&place),
+        EntryType::Regular | EntryType::Continuous => {
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            copy(entry, &mut fs::File::create_new(place)?)
+        }
+        EntryType::Link | EntryType::Symlink => {
+            Err(bad(format!("'{}' is a link; only files and directories are taken", name.escape_debug())))
+        }
+        _ => Err(bad(format!("'{}' is neither a file nor a directory", name.escape_debug()))),
+    }
 }
 
 fn bad(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// One header.
-struct Header {
-    name: String,
-    size: u64,
-    kind: u8,
-}
-
-impl Header {
-    /// The next header; none at the archive's end.
-    fn read(source: &mut impl Read) -> io::Result<Option<Self>> {
-        let mut block = [0; BLOCK];
-        match source.read_exact(&mut block) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(bad("it ends in the middle".to_owned()));
-            }
-            read => read.map_err(|error| bad(format!("it can't be unpacked: {error}")))?,
-        }
-        if block.iter().all(|byte| *byte == 0) {
-            return Ok(None);
-        }
-        let sum: u64 = block
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte }))
-            .sum();
-        if octal(&block[148..156]) != Some(sum) {
-            return Err(bad("it is damaged, or not an archive".to_owned()));
-        }
-        let name = field(&block[..100])?;
-        let prefix = if &block[257..262] == b"ustar" { field(&block[345..500])? } else { String::new() };
-        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        let size = octal(&block[124..136]).ok_or_else(|| bad("a size in it can't be read".to_owned()))?;
-        Ok(Some(Self { name, size, kind: block[156] }))
-    }
-}
-
-/// What an extended header says of the next entry.
-#[derive(Default)]
-struct Extended {
-    path: Option<String>,
-    size: Option<u64>,
-}
-
-impl Extended {
-    /// Reads records of the form `LENGTH KEY=VALUE\n`.
-    fn read(&mut self, mut records: &[u8]) -> io::Result<()> {
-        let broken = || bad("an extended header in it can't be read".to_owned());
-        while !records.is_empty() {
-            let space = records.iter().position(|byte| *byte == b' ').ok_or_else(broken)?;
-            let length: usize = text(&records[..space])?.parse().map_err(|_| broken())?;
-            let record =
-                records.get(space + 1..length).and_then(|record| record.strip_suffix(b"\n")).ok_or_else(broken)?;
-            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(broken)?;
-            let value = &record[equals + 1..];
-            match &record[..equals] {
-                b"path" => self.path = Some(text(value)?),
-                b"size" => self.size = Some(text(value)?.parse().map_err(|_| broken())?),
-                _ => {}
-            }
-            records = &records[length..];
-        }
-        Ok(())
-    }
-}
-
-/// A small entry's contents with their padding, the latter thrown away.
-fn contents(source: &mut impl Read, size: u64) -> io::Result<Vec<u8>> {
-    if size > MAX_EXTENDED {
+/// The contents of an extended header.
+fn extended(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<u8>> {
+    if entry.size() > MAX_EXTENDED {
         return Err(bad(format!("an extended header in it is longer than {MAX_EXTENDED} bytes")));
     }
     let mut found = Vec::new();
-    copy(source, size, &mut found)?;
+    copy(entry, &mut found)?;
     Ok(found)
 }
 
-fn write(source: &mut impl Read, size: u64, place: &Path) -> io::Result<()> {
-    if let Some(parent) = place.parent() {
-        fs::create_dir_all(parent)?;
+/// The name that the records of an extended header give to the next entry.
+fn name_in(records: &[u8]) -> io::Result<Option<String>> {
+    let mut name = None;
+    for record in PaxExtensions::new(records) {
+        let record = record.map_err(|_| bad("an extended header in it can't be read".to_owned()))?;
+        match record.key_bytes() {
+            b"path" => name = Some(text(record.value_bytes())?),
+            // Only written where a header has no room for the size, which is then far beyond the bound.
+            b"size" => return Err(bad(format!("it holds more than {MAX_BYTES} bytes"))),
+            _ => {}
+        }
     }
-    let mut file = fs::File::create_new(place)?;
-    copy(source, size, &mut file)
+    Ok(name)
 }
 
-/// Copies `size` bytes and skips their padding.
-fn copy(source: &mut impl Read, size: u64, target: &mut impl Write) -> io::Result<()> {
-    if io::copy(&mut source.by_ref().take(size), target)? < size {
-        return Err(bad("it ends in the middle".to_owned()));
-    }
-    let padding = size.next_multiple_of(BLOCK as u64) - size;
-    io::copy(&mut source.by_ref().take(padding), &mut io::sink())?;
-    Ok(())
-}
-
-/// A field up to its first NUL.
-fn field(bytes: &[u8]) -> io::Result<String> {
-    text(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+fn copy(entry: &mut Entry<'_, impl Read>, target: &mut impl io::Write) -> io::Result<()> {
+    let size = entry.size();
+    let copied = io::copy(entry, target).map_err(|error| match error.kind() {
+        // What the decoder says of bytes that are not its own.
+        io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => bad(format!("it can't be unpacked: {error}")),
+        _ => error,
+    })?;
+    if copied < size { Err(bad("it ends in the middle".to_owned())) } else { Ok(()) }
 }
 
 fn text(bytes: &[u8]) -> io::Result<String> {
     String::from_utf8(bytes.to_vec()).map_err(|_| bad("a name in it is not UTF-8".to_owned()))
-}
-
-/// A number in octal digits, with blanks and NULs around.
-fn octal(bytes: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let digits = text.trim_matches(|c: char| c == ' ' || c == '\0');
-    u64::from_str_radix(digits, 8).ok()
 }
 
 /// The path, if it stays inside.
@@ -195,9 +133,13 @@ fn inside(name: &str) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
+
+    const BLOCK: usize = 512;
 
     /// An archive of entries (type, name, contents).
     fn archive(entries: &[(u8, &str, &[u8])]) -> Vec<u8> {
@@ -267,8 +209,8 @@ mod tests {
             ("symbolic link", archive(&[(b'2', "a", b"")]), "link"),
             ("hard link", archive(&[(b'1', "a", b"")]), "link"),
             ("device", archive(&[(b'3', "a", b"")]), "neither"),
-            ("cut off", good[..BLOCK + 10].to_vec(), "middle"),
-            ("cut in the padding of the end", good[..2 * BLOCK].to_vec(), "middle"),
+            ("cut in the contents", archive(&[(b'0', "a", &[7; 1000])])[..BLOCK + 10].to_vec(), "middle"),
+            ("cut in the padding", good[..BLOCK + 10].to_vec(), "EOF"),
             ("damaged", damaged, "damaged"),
             ("text", vec![b'x'; 2048], "damaged"),
             ("bad record", archive(&[(b'x', "p", b"99 path=a\n"), (b'0', "a", b"")]), "extended"),
