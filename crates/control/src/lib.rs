@@ -27,15 +27,15 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use casemate_blob::BlobStore;
 use casemate_identity::TokenAuthority;
 use casemate_model::{
-    Fault, OperationStatus, Resource,
+    Fault, OperationStatus, Resource, ResourceId,
     deployment::DEPLOYMENT_TYPE,
     egress::ServiceTags,
     endpoint::{ENDPOINT_TYPE, EndpointSpec},
     operation::{Operation, OperationKind},
     route::RouteTable,
     service::{SERVICE_DEPLOYMENT_TYPE, SERVICE_TYPE},
+    tls::{PLATFORM_OWNER, TlsOutcome},
 };
-use casemate_pki::{CertificateAuthority, CertificateResolver};
 use casemate_runtime::Backend;
 use casemate_store::{Filter, Store};
 use serde_json::{Map, json};
@@ -45,11 +45,12 @@ use uuid::Uuid;
 
 use crate::{
     board::Board,
-    certificates::Certificates,
+    certificates::COMPUTE_TYPE,
     identity::Identities,
     outbound::{Outbound, Policies},
 };
 pub use crate::{
+    certificates::{Certificates, FrontDoor, Issuers, Probe, PublishRoots, open_authority, trusted_roots},
     host::own_addresses,
     networks::{NetworkStatus, Networks},
 };
@@ -108,6 +109,8 @@ struct Shared<B> {
 pub struct Control<B: Backend> {
     shared: Arc<Shared<B>>,
     certificates: Certificates,
+    /// The owner of the platform's own certificate.
+    platform: ResourceId,
     outbound: Outbound,
     routes: watch::Sender<Arc<RouteTable>>,
 }
@@ -118,8 +121,7 @@ impl<B: Backend> Control<B> {
         store: Store,
         blob: Arc<BlobStore>,
         backend: B,
-        authority: CertificateAuthority,
-        resolver: Arc<CertificateResolver>,
+        certificates: Certificates,
         tokens: Arc<TokenAuthority>,
         config: ControlConfig,
     ) -> (Self, watch::Receiver<Arc<RouteTable>>) {
@@ -139,8 +141,8 @@ impl<B: Backend> Control<B> {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });
-        let certificates = Certificates::new(authority, resolver);
-        (Self { shared, certificates, outbound, routes }, receiver)
+        let platform = ResourceId::parse(PLATFORM_OWNER).expect("the id is well-formed");
+        (Self { shared, certificates, platform, outbound, routes }, receiver)
     }
 
     /// Makes the platform's own certificate and publishes it, so that the front door can open.
@@ -156,6 +158,7 @@ impl<B: Backend> Control<B> {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut commits = self.shared.store.subscribe();
         let mut swept = tokio::time::Instant::now();
+        self.certificates.open();
         loop {
             if swept.elapsed() > SWEEP {
                 swept = tokio::time::Instant::now();
@@ -174,6 +177,7 @@ impl<B: Backend> Control<B> {
                 () = shutdown.cancelled() => break,
                 changed = commits.changed() => if changed.is_err() { break },
                 () = self.shared.wake.notified() => {}
+                () = self.certificates.finished() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -196,11 +200,15 @@ impl<B: Backend> Control<B> {
         let services = store.resource_list(&Filter::of_type(SERVICE_TYPE)).await?;
         let mut deployments = store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE)).await?;
         deployments.extend(store.resource_list(&Filter::of_type(SERVICE_DEPLOYMENT_TYPE)).await?);
+        let computes = store.resource_list(&Filter::of_type(COMPUTE_TYPE)).await?;
         let pending = store.operations_pending().await?;
 
         // First: what is not allowed any more is cut before anything else happens.
         self.outbound.reconcile(&self.shared, &endpoints).await?;
-        self.certificates.reconcile(&self.shared, &endpoints).await?;
+        let owners = || endpoints.iter().chain(&services).chain(&computes);
+        let platform = store.resource_get(&self.platform).await?;
+        let wanted = certificates::wanted(&self.shared.config, (&self.platform, platform.as_ref()), owners());
+        self.certificates.reconcile(wanted, &pending).await?;
         actor::reconcile(&self.shared, &deployments);
 
         let mut table = routes::build(&self.shared, &endpoints, &deployments).await?;
@@ -208,23 +216,34 @@ impl<B: Backend> Control<B> {
         self.routes.send_replace(Arc::new(table));
         self.shared.published.send_modify(|count| *count += 1);
 
-        self.finish_endpoints(&endpoints, &pending).await?;
+        for owner in owners().filter(|owner| !owner.deleting) {
+            self.finish_owner(owner, &pending).await?;
+        }
         services::finish(&self.shared, &services, &pending).await?;
         deletion::reconcile(&self.shared, &pending).await
     }
 
-    /// Reports endpoints as done whose wish is now in the published route table.
-    async fn finish_endpoints(&self, endpoints: &[Resource], pending: &[Operation]) -> Result<(), Fault> {
-        for endpoint in endpoints.iter().filter(|endpoint| !endpoint.deleting) {
-            // What an earlier wish or a key's renewal asked for is in the same table, unless a later wish overwrote it.
-            let waiting: Vec<_> =
-                waiting(pending, endpoint).map(|operation| (operation.id, OperationStatus::Succeeded)).collect();
-            if !waiting.is_empty() {
-                let observed = self.endpoint_addresses(endpoint);
-                self.shared.finish_put(endpoint, "Succeeded", observed, waiting).await?;
-            }
+    /// Reports an owner of a certificate as done when its wish is in the published route table and its certificate is
+    /// served; as failed when it can't be, while what was served before is served on. Services and computes that have
+    /// nothing to do with TLS are reported by those who see to them.
+    async fn finish_owner(&self, owner: &Resource, pending: &[Operation]) -> Result<(), Fault> {
+        // What an earlier wish or a key's renewal asked for is in the same table, unless a later wish overwrote it.
+        let waiting: Vec<Uuid> = waiting(pending, owner).map(|operation| operation.id).collect();
+        if waiting.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let Some(wish) = certificates::wish_of(&self.shared.config, owner)? else { return Ok(()) };
+        let (state, status) = match self.certificates.outcome(&owner.id, &wish) {
+            TlsOutcome::Pending => return Ok(()),
+            TlsOutcome::Settled => ("Succeeded", OperationStatus::Succeeded),
+            TlsOutcome::Refused(fault) => ("Failed", OperationStatus::Failed(fault)),
+        };
+        let observed = match owner.id.is_type(ENDPOINT_TYPE) {
+            true => self.endpoint_addresses(owner),
+            false => Map::new(),
+        };
+        let waiting = waiting.into_iter().map(|operation| (operation, status.clone())).collect();
+        self.shared.finish_put(owner, state, observed, waiting).await
     }
 
     /// Where an endpoint is called. One without public access is called from inside a virtual network, whose DNS knows

@@ -1,7 +1,6 @@
 //! One running platform: opens the store, wires the rooms together and owns their tasks.
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -11,7 +10,7 @@ use anyhow::{Context, Result};
 use casemate_api::{ApiConfig, ApiState, DeploymentLogs, OutboundLog};
 use casemate_blob::BlobStore;
 use casemate_cli::{EnvironmentPython, UpArgs};
-use casemate_control::{Control, ControlConfig};
+use casemate_control::{Control, ControlConfig, FrontDoor};
 use casemate_egress::{EgressConfig, EgressLimits, Gateway as EgressGateway, LogQuery};
 use casemate_identity::TokenAuthority;
 use casemate_model::{
@@ -20,7 +19,7 @@ use casemate_model::{
     egress::LogEntry,
     inbound::{AllowList, DeploymentCallers},
 };
-use casemate_pki::{CaMaterial, CertificateAuthority, CertificateResolver};
+use casemate_pki::CertificateResolver;
 use casemate_proxy::{Gateway, GatewayConfig, Listeners};
 use casemate_runtime::{Backend, LocalBackend, LogStore, PythonPolicy};
 use casemate_sandbox::{Launcher, LauncherConfig};
@@ -29,18 +28,10 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{networks::Networks, service_tags, state::StateDir};
+use crate::{certificates, networks::Networks, service_tags, state::StateDir};
 
 /// The owner of the platform's own secrets.
 const SETTINGS: &str = "/providers/Casemate.Platform/settings/platform";
-/// Where Debian, Alpine, Fedora and SUSE keep the system's root certificates.
-const SYSTEM_ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/ssl/cert.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-];
-
 /// A platform that serves.
 pub struct Platform {
     /// `https://host:port` of the front door.
@@ -75,7 +66,6 @@ impl Platform {
         let store = Store::open(state.path(), clock.clone()).await?;
         let bootstrap = casemate_api::bootstrap(&store).await?;
         let settings = ResourceId::parse(SETTINGS)?;
-        let authority = certificate_authority(&store, &settings, &clock).await?;
         let signing_key = platform_secret(&store, &settings, "token-signing-key").await?;
         let sas_key = platform_secret(&store, &settings, "sas-key").await?;
         let tokens = Arc::new(TokenAuthority::new(&signing_key, bootstrap.tenant, url.clone(), clock.clone())?);
@@ -91,17 +81,18 @@ impl Platform {
         let policy = python_policy(args.environment_python);
         let backend = LocalBackend::new(state.path(), Arc::clone(&launcher), egress.clone(), policy)?;
 
-        write_ca_files(&state, authority.root_pem())?;
         write_credentials(&state, &url, &args.domain, &bootstrap)?;
 
         let challenges = ChallengeBoard::default();
         let resolver = Arc::new(CertificateResolver::with_challenges(challenges));
+        let front_door = FrontDoor { address: reachable(address), callers: deployments.clone() };
+        let certificates = certificates::manager(&store, state.path(), &resolver, front_door, None).await?;
         let config = ControlConfig {
             state_dir: state.path().to_owned(),
             region: args.region.clone(),
             domain: args.domain.clone(),
             url: url.clone(),
-            has_plain_port: false,
+            has_plain_port: plain.is_some(),
             endpoint_names_resolve: endpoint_names_resolve(args, address).await,
             platform_names: platform_names(address, &args.domain),
             tags: Arc::clone(&tags),
@@ -110,8 +101,7 @@ impl Platform {
             store.clone(),
             Arc::clone(&blob),
             backend.clone(),
-            authority,
-            Arc::clone(&resolver),
+            certificates,
             Arc::clone(&tokens),
             config,
         );
@@ -129,6 +119,7 @@ impl Platform {
             own_addresses: Arc::new(casemate_control::own_addresses),
             config: ApiConfig {
                 url: url.clone(),
+                http_listen: plain.as_ref().and_then(|plain| plain.local_addr().ok()),
                 region: args.region.clone(),
                 domain: args.domain.clone(),
                 tenant: bootstrap.tenant,
@@ -222,10 +213,7 @@ async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
 async fn plain_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let listener = listen(address, "--http-listen").await?;
-    tracing::info!(
-        url = format!("http://{}", reachable(listener.local_addr()?)),
-        "web services without TLS are served"
-    );
+    tracing::info!(url = format!("http://{}", reachable(listener.local_addr()?)), "web services without TLS are served");
     Ok(Some(listener))
 }
 
@@ -255,6 +243,10 @@ fn platform_names(address: SocketAddr, domain: &str) -> Vec<String> {
 }
 
 /// Whether a made-up endpoint's DNS name leads to the front door on this machine.
+///
+/// The question is what a client on this machine would find, so it goes where that client's would go: to the host's own
+/// resolver, once at each start, whatever `--upstream-dns` says, which is where sandboxes' names are looked up. It tells
+/// that resolver the region and the domain, and nothing else.
 async fn endpoint_names_resolve(args: &UpArgs, address: SocketAddr) -> bool {
     let name = format!("casemate-probe.{}.inference.{}:{}", args.region, args.domain, address.port());
     let lookup = tokio::time::timeout(std::time::Duration::from_secs(2), tokio::net::lookup_host(name));
@@ -269,37 +261,6 @@ async fn platform_secret(store: &Store, settings: &ResourceId, name: &str) -> Re
         .secret_get(settings, name)
         .await?
         .with_context(|| format!("the store holds no '{name}'; the state directory is incomplete"))
-}
-
-/// The stored certificate authority, or a new one at the first start.
-async fn certificate_authority(store: &Store, settings: &ResourceId, clock: &Clock) -> Result<CertificateAuthority> {
-    if store.secret_get(settings, "ca-root-cert").await?.is_none() {
-        let (authority, material) = CertificateAuthority::create(clock.now())?;
-        let mut tx = store.begin().await?;
-        tx.secret_put(settings, "ca-root-cert", &Secret::from(material.root_cert_pem)).await?;
-        tx.secret_put(settings, "ca-root-key", &material.root_key_pem).await?;
-        tx.secret_put(settings, "ca-intermediate-cert", &Secret::from(material.intermediate_cert_pem)).await?;
-        tx.secret_put(settings, "ca-intermediate-key", &material.intermediate_key_pem).await?;
-        tx.commit().await?;
-        return Ok(authority);
-    }
-    let material = CaMaterial {
-        root_cert_pem: platform_secret(store, settings, "ca-root-cert").await?.expose_str()?.to_owned(),
-        root_key_pem: platform_secret(store, settings, "ca-root-key").await?,
-        intermediate_cert_pem: platform_secret(store, settings, "ca-intermediate-cert").await?.expose_str()?.to_owned(),
-        intermediate_key_pem: platform_secret(store, settings, "ca-intermediate-key").await?,
-        cross_cert_pem: None,
-    };
-    Ok(CertificateAuthority::load(&material)?)
-}
-
-fn write_ca_files(state: &StateDir, root_pem: &str) -> Result<()> {
-    state.write_private("ca.pem", root_pem.as_bytes())?;
-    let mut bundle = SYSTEM_ROOTS.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
-    bundle.extend_from_slice(b"\n");
-    bundle.extend_from_slice(root_pem.as_bytes());
-    state.write_private("ca-bundle.pem", &bundle)?;
-    Ok(())
 }
 
 /// Writes the owner's credentials; a later start keeps the secret of the first and renews the rest.

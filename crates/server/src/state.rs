@@ -75,18 +75,26 @@ impl StateDir {
     /// # Errors
     /// When the disk is full or the directory can't be written.
     pub fn write_private(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let partial = self.path.join(format!("{name}.partial"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&partial, self.path.join(name))?;
-        File::open(&self.path)?.sync_all()
+        write_private(&self.path, name, content)
     }
 
     /// Reads a JSON file of an earlier run; nothing when it isn't there or can't be read.
     pub fn read_json(&self, name: &str) -> Option<Value> {
         serde_json::from_slice(&fs::read(self.path.join(name)).ok()?).ok()
     }
+}
+
+/// Writes an owner-only file of a state directory whole or not at all.
+///
+/// # Errors
+/// When the disk is full or the directory can't be written.
+pub fn write_private(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let partial = directory.join(format!("{name}.partial"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&partial, directory.join(name))?;
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
