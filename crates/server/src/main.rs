@@ -1,5 +1,6 @@
 //! The `casemate` binary: wiring, configuration and the task tree; everything else lives in the rooms below.
 
+mod acme;
 mod certificates;
 mod demo;
 mod networks;

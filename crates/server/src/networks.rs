@@ -6,6 +6,7 @@ use anyhow::Result;
 use casemate_cli::UpArgs;
 use casemate_control::Networks as Reconciler;
 use casemate_dns::{DnsConfig, Server};
+use casemate_model::challenge::ChallengeBoard;
 use casemate_proxy::PrivateListeners;
 use casemate_store::Store;
 use casemate_vnet::{Config, Published, VirtualNetworks};
@@ -22,11 +23,18 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Starts them for a front door that listens at `front_door`.
+    /// Starts them for a front door that listens at `front_door`; certificate authorities find their answers on
+    /// `challenges`.
     ///
     /// # Errors
     /// When the store can't be read, or an address of `--dns` can't be bound.
-    pub async fn start(args: &UpArgs, state: &Path, store: Store, front_door: SocketAddr) -> Result<Self> {
+    pub async fn start(
+        args: &UpArgs,
+        state: &Path,
+        store: Store,
+        front_door: SocketAddr,
+        challenges: ChallengeBoard,
+    ) -> Result<Self> {
         let mut reconciler = Reconciler::new(store);
         reconciler.prepare().await?;
         let (snapshots, published, stop) = (reconciler.snapshots(), Published::new(), CancellationToken::new());
@@ -34,6 +42,7 @@ impl Networks {
             listen: args.dns.clone(),
             network_port: args.dns_port,
             upstream: args.upstream_dns,
+            challenges,
             ..DnsConfig::new(args.domain.clone(), args.region.clone(), front_door.ip())
         };
         let dns = Server::new(dns, snapshots.clone()).await?;

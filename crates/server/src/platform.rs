@@ -28,7 +28,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{certificates, networks::Networks, service_tags, state::StateDir};
+use crate::{acme, certificates, networks::Networks, service_tags, state::StateDir};
 
 /// The owner of the platform's own secrets.
 const SETTINGS: &str = "/providers/Casemate.Platform/settings/platform";
@@ -55,6 +55,7 @@ impl Platform {
     /// Everything that keeps it from serving, each with its cause and fix: the state directory is held by another
     /// platform, the port is taken, the kernel lacks what a sandbox needs, the store can't be opened.
     pub async fn start(args: &UpArgs, state: StateDir) -> Result<Self> {
+        let authority = acme::config(&args.acme)?;
         let clock = Clock::system();
         let tags = Arc::new(service_tags::read(state.path())?);
         let launcher = Arc::new(launcher(state.path())?);
@@ -84,9 +85,10 @@ impl Platform {
         write_credentials(&state, &url, &args.domain, &bootstrap)?;
 
         let challenges = ChallengeBoard::default();
-        let resolver = Arc::new(CertificateResolver::with_challenges(challenges));
+        let resolver = Arc::new(CertificateResolver::with_challenges(challenges.clone()));
         let front_door = FrontDoor { address: reachable(address), callers: deployments.clone() };
-        let certificates = certificates::manager(&store, state.path(), &resolver, front_door, None).await?;
+        let names = authority.map(|authority| acme::issuer(authority, &challenges, &store, &settings)).transpose()?;
+        let certificates = certificates::manager(&store, state.path(), &resolver, front_door, names).await?;
         let config = ControlConfig {
             state_dir: state.path().to_owned(),
             region: args.region.clone(),
@@ -107,7 +109,7 @@ impl Platform {
         );
         control.prepare().await?;
 
-        let networks = Networks::start(args, state.path(), store.clone(), address).await?;
+        let networks = Networks::start(args, state.path(), store.clone(), address, challenges).await?;
 
         let api = casemate_api::router(ApiState {
             store,
