@@ -2,8 +2,8 @@
 
 use casemate_model::Fault;
 use jiff::Timestamp;
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs::default_provider};
-use rustls_pki_types::CertificateDer;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use x509_parser::{
     certificate::X509Certificate, oid_registry::Oid, prelude::FromDer, public_key::PublicKey, x509::X509Name,
 };
@@ -59,19 +59,42 @@ impl<'a> Certificate<'a> {
 
     /// Whether the key of `issuer` made this one's signature.
     fn is_signed_by(&self, issuer: &Self) -> bool {
-        let algorithms: WebPkiSupportedAlgorithms = default_provider().signature_verification_algorithms;
         let raw_key = tlv(issuer.parsed.public_key().raw).and_then(|(key, _)| tlv(key));
-        let after_body = tlv(self.der).and_then(|(body, _)| tlv(body)).and_then(|(_, rest)| tlv(rest));
-        let (Some((key_algorithm, _)), Some((algorithm, _))) = (raw_key, after_body) else { return false };
+        let (Some((key_algorithm, _)), Some(algorithm)) = (raw_key, self.signature_algorithm()) else { return false };
         let (key, signature) = (&issuer.parsed.public_key().subject_public_key.data, &self.parsed.signature_value.data);
-        let fitting = algorithms.all.iter().filter(|candidate| {
+        let message = self.parsed.tbs_certificate.as_ref();
+        let mut fitting = algorithms().filter(|candidate| {
             *candidate.public_key_alg_id() == *key_algorithm && *candidate.signature_alg_id() == *algorithm
         });
-        let message = self.parsed.tbs_certificate.as_ref();
-        fitting.into_iter().any(|candidate| candidate.verify_signature(key, message, signature).is_ok())
+        fitting.any(|candidate| candidate.verify_signature(key, message, signature).is_ok())
     }
 
-    /// Whether its dates, its key and the algorithm of its signature are good.
+    /// The algorithm of its signature with its parameters, DER.
+    fn signature_algorithm(&self) -> Option<&[u8]> {
+        let (body, _) = tlv(self.der)?;
+        let (_, after_body) = tlv(body)?;
+        tlv(after_body).map(|(algorithm, _)| algorithm)
+    }
+
+    /// Whether its signature is of a kind that clients take.
+    fn check_signature(&self) -> Result<(), Fault> {
+        let (subject, algorithm) = (self.subject(), &self.parsed.signature_algorithm.algorithm);
+        if let Some(why) = weak_signature(algorithm) {
+            let message =
+                format!("The certificate '{subject}' is signed with {why}. Have it issued again with SHA-256.");
+            return Err(Fault::invalid("WeakSignature", message));
+        }
+        let given = self.signature_algorithm();
+        if algorithms().any(|known| given.is_some_and(|given| *known.signature_alg_id() == *given)) {
+            return Ok(());
+        }
+        Err(invalid(format!(
+            "The certificate '{subject}' is signed with an algorithm ({algorithm}) or with parameters that TLS clients do \
+             not take. Have it issued again with SHA-256."
+        )))
+    }
+
+    /// Whether its dates and its key are good.
     pub(super) fn check(&self, now: Timestamp) -> Result<(), Fault> {
         let subject = self.subject();
         let validity = self.parsed.validity();
@@ -87,11 +110,6 @@ impl<'a> Certificate<'a> {
         if from > now {
             let message = format!("The certificate '{subject}' is not valid before {from}; it is {now} now.");
             return Err(Fault::invalid("CertificateNotYetValid", message));
-        }
-        if let Some(why) = weak_signature(&self.parsed.signature_algorithm.algorithm) {
-            let message =
-                format!("The certificate '{subject}' is signed with {why}. Have it issued again with SHA-256.");
-            return Err(Fault::invalid("WeakSignature", message));
         }
         self.check_key()
     }
@@ -137,8 +155,20 @@ pub(super) fn order<'a>(mut given: Vec<Certificate<'a>>, leaf: usize) -> Result<
     let mut ended = false;
     loop {
         let last = path.last().expect("a path has its leaf");
+        if last.is_self_issued() && path.len() > 1 {
+            // Nobody looks at a root's own signature.
+            ended = true;
+            break;
+        }
+        last.check_signature()?;
         if last.is_self_issued() {
-            ended = last.is_signed_by(last);
+            if !last.is_signed_by(last) {
+                let subject = last.subject();
+                let message =
+                    format!("The certificate '{subject}' names itself as its issuer, but its key did not sign it.");
+                return Err(invalid(message + " It is damaged; make it again."));
+            }
+            ended = true;
             break;
         }
         let Some(at) = issuer_of(last, &given)? else { break };
@@ -216,6 +246,11 @@ fn tlv(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         rest = after;
     }
     rest.split_at_checked(length)
+}
+
+/// The algorithms of signatures that clients take.
+fn algorithms() -> impl Iterator<Item = &'static dyn SignatureVerificationAlgorithm> {
+    default_provider().signature_verification_algorithms.all.iter().copied()
 }
 
 /// What is wrong with a signature's algorithm.

@@ -134,9 +134,10 @@ fn blocks(part: Part, text: &[u8]) -> Result<Vec<Block>, Fault> {
     }
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     if text.trim_ascii().is_empty() {
-        return Err(part.fault("is empty."));
+        return Err(part.fault("is empty. Give its PEM text."));
     }
-    if text[0] == 0x30 && text.get(1).is_some_and(|byte| *byte & 0x80 != 0) {
+    let starts_der = |byte: &u8| byte & 0x80 != 0 || usize::from(*byte) + 2 == text.len();
+    if text[0] == 0x30 && text.get(1).is_some_and(starts_der) {
         return Err(part.fault(binary(part, text)));
     }
     let Ok(text) = std::str::from_utf8(text) else {
@@ -170,7 +171,7 @@ fn blocks(part: Part, text: &[u8]) -> Result<Vec<Block>, Fault> {
 
 /// Reads the rest of a block.
 fn block<'a>(part: Part, label: &str, lines: &mut impl Iterator<Item = &'a str>) -> Result<Block, Fault> {
-    let (mut body, mut encrypted) = (Secret::new(Vec::new()).expose().to_vec(), false);
+    let (mut body, mut encrypted) = (Vec::new(), false);
     for line in lines {
         if let Some(end) = boundary(line, "-----END ") {
             if end != label {
@@ -191,6 +192,8 @@ fn block<'a>(part: Part, label: &str, lines: &mut impl Iterator<Item = &'a str>)
         }
         body.extend(line.bytes().filter(|byte| !byte.is_ascii_whitespace()));
     }
+    // Wiped, since it may be a part of a key.
+    drop(Secret::new(body));
     Err(part.fault("has a PEM block in its text without its end; the file was cut off."))
 }
 
@@ -235,7 +238,8 @@ pub(super) fn write_key(key: &PrivateKeyDer<'_>) -> Secret {
 }
 
 fn armour(text: &mut String, label: &str, der: &[u8]) {
-    let body = BASE64_STANDARD.encode(der);
+    let body = Secret::from(BASE64_STANDARD.encode(der));
+    let body = body.expose_str().expect("Base64 is text");
     text.push_str(&format!("-----BEGIN {label}-----\n"));
     for at in (0..body.len()).step_by(LINE) {
         text.push_str(&body[at..body.len().min(at + LINE)]);

@@ -254,10 +254,14 @@ pub fn host(endpoint: &str) -> String {
 /// A running front door. Dropping it stops it.
 pub struct Stage {
     pub address: SocketAddr,
+    /// Of the plain listener.
+    pub plain: SocketAddr,
+    pub authority: CertificateAuthority,
+    pub certificates: Arc<CertificateResolver>,
     pub tokens: Arc<TokenAuthority>,
     routes: watch::Sender<Arc<RouteTable>>,
     private: watch::Sender<Arc<Vec<Arc<PrivateListener>>>>,
-    roots: Arc<RootCertStore>,
+    pub roots: Arc<RootCertStore>,
     pub shutdown: CancellationToken,
     pub served: JoinHandle<io::Result<()>>,
     _stop: DropGuard,
@@ -307,10 +311,23 @@ impl Stage {
         let address = SocketAddr::new([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
         let shutdown = CancellationToken::new();
         let (private, wanted) = watch::channel(Arc::default());
-        let listeners = Listeners { public: listener, plain: None, private: wanted };
-        let served = tokio::spawn(gateway.serve(listeners, resolver, shutdown.clone()));
-        let stop = shutdown.clone().drop_guard();
-        Self { address, tokens, routes, private, roots: Arc::new(roots), shutdown, served, _stop: stop }
+        let plain_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plain = plain_listener.local_addr().unwrap();
+        let listeners = Listeners { public: listener, plain: Some(plain_listener), private: wanted };
+        let served = tokio::spawn(gateway.serve(listeners, Arc::clone(&resolver), shutdown.clone()));
+        Self {
+            address,
+            plain,
+            authority,
+            certificates: resolver,
+            tokens,
+            routes,
+            private,
+            roots: Arc::new(roots),
+            served,
+            _stop: shutdown.clone().drop_guard(),
+            shutdown,
+        }
     }
 
     pub fn publish(&self, table: RouteTable) {
@@ -342,6 +359,12 @@ impl Stage {
     /// An HTTP/1.1 connection to `name`.
     pub async fn h1(&self, name: &str) -> Caller {
         self.h1_over(self.tls(name, "http/1.1").await.unwrap()).await
+    }
+
+    /// An HTTP/1.1 connection to the plain listener.
+    pub async fn plainly(&self) -> Caller {
+        let stream = TcpStream::connect(self.plain).await.unwrap();
+        Caller::h1(http1::handshake(TokioIo::new(stream)).await.unwrap())
     }
 
     /// HTTP/1.1 over a connection that is open already.
