@@ -124,6 +124,12 @@ impl OpContext {
         role::allowed(&self.directory.assignments, self.principal.object_id, action, scope)
     }
 
+    /// Whether the caller may do `action` (`Microsoft.X/type/part/action`) on the data of `scope`.
+    #[must_use]
+    pub fn can_data(&self, action: &str, scope: &ResourceId) -> bool {
+        role::allowed_data(&self.directory.assignments, self.principal.object_id, action, scope)
+    }
+
     /// Insists that the way that the request came leads to `scope`, and that the caller may do `action` there.
     ///
     /// # Errors

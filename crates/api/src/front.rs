@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use casemate_model::{Fault, FaultKind, inbound::Origin};
+use casemate_model::{Fault, FaultKind, inbound::Origin, vault as vault_model};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, request::Parts};
 use http_body_util::BodyExt;
@@ -23,7 +23,7 @@ use crate::{
     inbound, metadata,
     state::ApiState,
     token::{self, Issuer},
-    v1,
+    v1, vault,
 };
 
 /// The largest body of a management request, in bytes.
@@ -95,8 +95,13 @@ impl Front {
             }
             return Ok(self.state.blob.handle(request).await.map(Body::new));
         }
+        if let Some(name) = vault_model::of_host(host_of(&base), &self.state.config.domain) {
+            let directory = self.directory.get().await?;
+            let asked = vault::Asked { vault: &name, base: &base, origin, id };
+            return vault::enter(&self.state, directory, asked, request).await;
+        }
         if is_service_host(&base, &self.state.config.domain) {
-            let message = format!("There is nothing at '{}'; secrets and images are kept elsewhere.", host_of(&base));
+            let message = format!("There is nothing at '{}'; images are kept elsewhere.", host_of(&base));
             return Err(Fault::not_found("NotFound", message).into());
         }
         inbound::check_management(&origin)?;
@@ -195,7 +200,8 @@ fn is_blob_path(path: &str) -> bool {
 fn with_account(mut request: Request<Body>, suffix: &str) -> Request<Body> {
     let Some(base) = base_url(&request) else { return request };
     let host = host_of(&base);
-    let account = host.strip_suffix(suffix).and_then(|account| account.strip_suffix(".blob."));
+    let account = [suffix, vault_model::PUBLIC_STORAGE_SUFFIX].into_iter().find_map(|suffix| host.strip_suffix(suffix));
+    let account = account.and_then(|account| account.strip_suffix(".blob."));
     if account.is_none_or(|account| account.is_empty() || account.contains('.')) {
         return request;
     }
@@ -238,7 +244,7 @@ fn base_url(request: &Request<Body>) -> Option<String> {
     plain.then(|| format!("https://{}", host.to_ascii_lowercase()))
 }
 
-async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Fault> {
+pub(crate) async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Fault> {
     let too_large = || {
         let message = format!("The request's body is larger than {} MiB; send less.", MAX_BODY >> 20);
         Fault::new(FaultKind::TooLarge, "RequestContentTooLarge", message)

@@ -45,6 +45,7 @@ mod state;
 pub mod template;
 mod token;
 mod v1;
+mod vault;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;

@@ -10,13 +10,13 @@ use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use casemate_identity::{AUDIENCE_ML, Issued, Principal, secret_matches};
-use casemate_model::{Clock, Fault, ResourceId, Secret};
+use casemate_model::{Clock, Fault, ResourceId, Secret, vault::AUDIENCE_VAULT};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::throttle::Throttle;
-use crate::{call::Query, context::Directory, metadata::derived_ml_audience, respond, state::ApiState};
+use crate::{call::Query, context::Directory, metadata::derived_ml_audience, respond, state::ApiState, vault};
 
 /// The name under which a principal's secret digest is kept.
 pub(crate) const SECRET_DIGEST: &str = "clientSecretDigest";
@@ -322,10 +322,13 @@ fn audience(state: &ApiState, base: &str, resource: &str) -> Result<String, Refu
     if is_ml(AUDIENCE_ML) || is_ml(&derived_ml_audience(base)) || is_ml(&derived_ml_audience(own)) {
         return Ok(AUDIENCE_ML.to_owned());
     }
+    if vault::is_audience(&wanted, &state.config.domain) {
+        return Ok(AUDIENCE_VAULT.to_owned());
+    }
     let shown: String = resource.chars().take(200).collect();
     let message = format!(
         "The resource principal named '{shown}' was not found in the tenant '{}'. Tokens are given for '{own}' (the \
-         management API) and '{AUDIENCE_ML}' (scoring and the data plane).",
+         management API), '{AUDIENCE_ML}' (scoring and the data plane) and '{AUDIENCE_VAULT}' (the secrets of vaults).",
         state.config.tenant
     );
     Err(Refusal::new(400, "invalid_resource", 500_011, message))

@@ -18,6 +18,14 @@ pub const CONTRIBUTOR: &str = "b24988ac-6180-42a0-ab88-20f7382dd24c";
 pub const READER: &str = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
 /// All inside a workspace but its compute resources and itself.
 pub const DATA_SCIENTIST: &str = "f6c7c914-8db3-469d-8ca1-694a8f32e121";
+/// Everything in a vault.
+pub const VAULT_ADMINISTRATOR: &str = "00482a5a-887f-4fb3-b363-3b7fe8e74483";
+/// Everything with a vault's secrets.
+pub const VAULT_SECRETS_OFFICER: &str = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7";
+/// Reading a vault's secrets.
+pub const VAULT_SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
+/// Seeing vaults and which secrets they hold, not what these are.
+pub const VAULT_READER: &str = "21090545-7ca7-4776-b22c-e363652d74d2";
 /// Scoring at endpoints; a role of this platform.
 pub const ENDPOINT_SCORER: &str = "9b9a220a-0d00-4cda-8bfb-8f703ba121ca";
 
@@ -108,6 +116,56 @@ const DEFINITIONS: &[RoleDefinition] = &[
         data_actions: &[],
         not_data_actions: &[],
     },
+    RoleDefinition {
+        id: VAULT_ADMINISTRATOR,
+        name: "Key Vault Administrator",
+        description: "Everything with the secrets of vaults, but neither changing vaults nor assigning roles.",
+        actions: VAULT_READ,
+        not_actions: &[],
+        data_actions: &["Microsoft.KeyVault/vaults/*"],
+        not_data_actions: &[],
+    },
+    RoleDefinition {
+        id: VAULT_SECRETS_OFFICER,
+        name: "Key Vault Secrets Officer",
+        description: "Everything with the secrets of vaults, but for rights.",
+        actions: VAULT_READ,
+        not_actions: &[],
+        data_actions: &["Microsoft.KeyVault/vaults/secrets/*"],
+        not_data_actions: &[],
+    },
+    RoleDefinition {
+        id: VAULT_SECRETS_USER,
+        name: "Key Vault Secrets User",
+        description: "Reading the secrets of vaults.",
+        actions: &[],
+        not_actions: &[],
+        data_actions: &[
+            "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+            "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
+        ],
+        not_data_actions: &[],
+    },
+    RoleDefinition {
+        id: VAULT_READER,
+        name: "Key Vault Reader",
+        description: "Seeing vaults and which secrets they hold, but not the secrets.",
+        actions: VAULT_READ,
+        not_actions: &[],
+        data_actions: &["Microsoft.KeyVault/vaults/*/read", "Microsoft.KeyVault/vaults/secrets/readMetadata/action"],
+        not_data_actions: &[],
+    },
+];
+
+/// What the roles on vaults let one see of their management.
+const VAULT_READ: &[&str] = &[
+    "Microsoft.Authorization/*/read",
+    "Microsoft.KeyVault/checkNameAvailability/read",
+    "Microsoft.KeyVault/deletedVaults/read",
+    "Microsoft.KeyVault/locations/*/read",
+    "Microsoft.KeyVault/vaults/*/read",
+    "Microsoft.KeyVault/operations/read",
+    "Microsoft.Resources/subscriptions/resourceGroups/read",
 ];
 
 /// All built-in roles.
@@ -130,6 +188,14 @@ impl RoleDefinition {
     pub fn allows(&self, action: &str) -> bool {
         let any = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, action));
         any(self.actions) && !any(self.not_actions)
+    }
+
+    /// Whether the role allows an action on the data itself, such as
+    /// `Microsoft.KeyVault/vaults/secrets/getSecret/action`. No role on the management side does.
+    #[must_use]
+    pub fn allows_data(&self, action: &str) -> bool {
+        let any = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, action));
+        any(self.data_actions) && !any(self.not_data_actions)
     }
 }
 
@@ -162,18 +228,24 @@ impl Assignment {
         })
     }
 
-    /// Whether this assignment lets `principal` do `action` at `at`.
-    fn allows(&self, principal: Uuid, action: &str, at: &ResourceId) -> bool {
+    /// Whether this assignment gives `principal` a role at `at` that passes `test`.
+    fn gives(&self, principal: Uuid, at: &ResourceId, test: impl Fn(&RoleDefinition) -> bool) -> bool {
         self.principal_id == principal
             && at.is_within(&self.scope)
-            && DEFINITIONS.iter().any(|role| role.id.eq_ignore_ascii_case(&self.role_id) && role.allows(action))
+            && DEFINITIONS.iter().any(|role| role.id.eq_ignore_ascii_case(&self.role_id) && test(role))
     }
 }
 
 /// Whether `principal` may do `action` at `at`.
 #[must_use]
 pub fn allowed(assignments: &[Assignment], principal: Uuid, action: &str, at: &ResourceId) -> bool {
-    assignments.iter().any(|assignment| assignment.allows(principal, action, at))
+    assignments.iter().any(|assignment| assignment.gives(principal, at, |role| role.allows(action)))
+}
+
+/// Whether `principal` may do `action` on the data of `at`.
+#[must_use]
+pub fn allowed_data(assignments: &[Assignment], principal: Uuid, action: &str, at: &ResourceId) -> bool {
+    assignments.iter().any(|assignment| assignment.gives(principal, at, |role| role.allows_data(action)))
 }
 
 /// Whether `text` is `pattern` with each `*` replaced by some characters, in any case. Linear in the length of `text`

@@ -25,6 +25,7 @@ pub mod secret;
 pub mod service;
 pub mod tls;
 pub mod traffic;
+pub mod vault;
 pub mod workspace;
 
 pub use clock::Clock;

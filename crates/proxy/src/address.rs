@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use casemate_model::{ResourceId, route::HostRoute};
+use casemate_model::{ResourceId, route::HostRoute, vault};
 use http::{HeaderMap, Uri, header::HOST, uri::PathAndQuery};
 
 use crate::answer::Refusal;
@@ -19,8 +19,9 @@ pub(crate) struct Address {
     /// `.<region>.inference.<domain>`, lower-case.
     suffix: String,
     /// `.blob.core.<domain>` and so on, lower-case: hosts of the platform's own services, which private endpoints and
-    /// deployments may be let through to when nothing else of the platform is open to them.
-    services: [String; 3],
+    /// deployments may be let through to when nothing else of the platform is open to them. Among them are the names
+    /// that vaults and storage accounts have in the public cloud, which lead here from inside a sandbox.
+    services: Vec<String>,
 }
 
 /// What a request is addressed to.
@@ -69,7 +70,11 @@ impl Address {
     pub(crate) fn new(region: &str, domain: &str) -> Self {
         Self {
             suffix: format!(".{region}.inference.{domain}").to_ascii_lowercase(),
-            services: PLATFORM_SERVICES.map(|service| format!(".{service}.{domain}").to_ascii_lowercase()),
+            services: PLATFORM_SERVICES
+                .map(|service| format!(".{service}.{domain}").to_ascii_lowercase())
+                .into_iter()
+                .chain([format!(".{}", vault::PUBLIC_SUFFIX), format!(".blob.{}", vault::PUBLIC_STORAGE_SUFFIX)])
+                .collect(),
         }
     }
 
@@ -304,6 +309,9 @@ mod tests {
             (Some(ACCOUNT), "/score", &[BLUE], misdirected.clone()),
             (Some("kv.vault.casemate.internal"), "/subscriptions", &["localhost"], misdirected.clone()),
             (Some("localhost"), "/subscriptions", &["r.registry.casemate.internal"], misdirected.clone()),
+            (Some("kv1.vault.azure.net"), "/secrets/a", &["kv1.vault.azure.net"], management()),
+            (Some("kv1.vault.azure.net"), "/secrets/a", &["kv2.vault.azure.net"], misdirected.clone()),
+            (Some("a.blob.core.windows.net"), "/subscriptions", &["localhost"], misdirected.clone()),
             (Some(WWW), "/api/v1/service/Two/score?a", &["WWW.example.org:443"], score("service two of pool /score?a")),
             (None, "/api/v1/service/two/swagger.json", &[WWW], score("service two of pool /swagger.json")),
             (None, "/score", &[WWW], Err(StatusCode::NOT_FOUND)),

@@ -18,6 +18,7 @@ use casemate_model::{
     challenge::ChallengeBoard,
     egress::LogEntry,
     inbound::{AllowList, DeploymentCallers},
+    vault,
 };
 use casemate_pki::CertificateResolver;
 use casemate_proxy::{Gateway, GatewayConfig, Listeners};
@@ -239,6 +240,9 @@ fn platform_names(address: SocketAddr, domain: &str) -> Vec<String> {
         domain.to_owned(),
         format!("management.{domain}"),
         format!("*.blob.core.{domain}"),
+        format!("*.vault.{domain}"),
+        format!("*.{}", vault::PUBLIC_SUFFIX),
+        format!("*.blob.{}", vault::PUBLIC_STORAGE_SUFFIX),
     ];
     names.dedup();
     names

@@ -1,6 +1,6 @@
-//! The resources that a workspace leans on: storage account, key vault, log analytics, insights, registry and
-//! identities. Here they are records with plausible properties: files lie in the artifact store and secrets in the
-//! platform's own, but clients expect to find, tag and delete these resources.
+//! The resources that a workspace leans on: storage account, log analytics, insights, registry and identities. Here they
+//! are records with plausible properties: files lie in the artifact store, but clients expect to find, tag and delete
+//! these resources.
 
 use casemate_model::{Fault, Resource, ResourceId};
 use casemate_store::{Condition, Filter, Put, Tx};
@@ -52,23 +52,6 @@ const KINDS: &[Kind] = &[
                 "creationTime": row.system.created_at.to_string(),
             })
         },
-    },
-    Kind {
-        resource_type: "microsoft.keyvault/vaults",
-        name: (3, 24, "-"),
-        top: || json!({}),
-        properties: |state| {
-            json!({
-                "tenantId": state.config.tenant.to_string(),
-                "sku": {"family": "A", "name": "standard"},
-                "accessPolicies": [],
-                "enableRbacAuthorization": true,
-                "enableSoftDelete": false,
-                "networkAcls": {"bypass": "AzureServices", "defaultAction": "Allow", "ipRules": [], "virtualNetworkRules": []},
-                "publicNetworkAccess": "Enabled",
-            })
-        },
-        computed: |_, state, row| json!({"vaultUri": format!("https://{}.vault.{}/", row.name().to_lowercase(), state.config.domain)}),
     },
     Kind {
         resource_type: "microsoft.operationalinsights/workspaces",

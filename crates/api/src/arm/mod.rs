@@ -27,6 +27,7 @@ use crate::{
     error::ApiError,
     ml, network,
     state::ApiState,
+    vault,
 };
 
 /// Answers a call about any resource.
@@ -60,6 +61,7 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
         "microsoft.machinelearningservices/workspaces/outboundrules" => networks::rules(ctx, state, call).await,
         "microsoft.machinelearningservices/workspaces/computes" => computes::dispatch(ctx, state, call).await,
         known if generic::is_known(known) => generic::dispatch(ctx, state, call).await,
+        known if vault::is_known(known) => vault::dispatch(ctx, state, call).await,
         _ => {
             if let Some(outcome) = network::dispatch(ctx, state, call).await {
                 return outcome;

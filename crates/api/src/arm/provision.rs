@@ -12,6 +12,7 @@ use crate::{
     network, respond,
     state::ApiState,
     v1::compute,
+    vault,
 };
 
 const WORKSPACE: &str = "microsoft.machinelearningservices/workspaces";
@@ -45,6 +46,10 @@ pub(super) async fn write(
             generic::write(tx, ctx, state, id, body, &none).await
         }
         known if network::is_written_by_templates(known) => network::write(tx, ctx, state, id, body).await,
+        vault::KIND => {
+            ctx.authorize(&format!("{}/write", id.resource_type()), id)?;
+            vault::write(tx, ctx, state, id, body, &none).await
+        }
         _ => {
             let message = format!(
                 "A template can't make resources of the type '{}' on this platform yet. It can make workspaces and \
@@ -66,6 +71,7 @@ pub(super) fn show(ctx: &OpContext, state: &ApiState, row: &Resource, rules: Map
         WORKSPACE => workspaces::show(ctx, state, row, rules),
         "microsoft.authorization/roleassignments" => roles::show(row),
         known if generic::is_known(known) => generic::show(ctx, state, row),
+        vault::KIND => vault::show(state, row),
         COMPUTE => compute::show(ctx, row),
         known if network::is_written_by_templates(known) => network::show(row),
         _ => row.to_public(),

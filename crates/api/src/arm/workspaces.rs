@@ -18,6 +18,7 @@ use crate::{
     error::ApiError,
     network, respond,
     state::ApiState,
+    vault,
 };
 
 pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> Outcome {
@@ -168,7 +169,10 @@ async fn dependents(
             dependent["properties"]["WorkspaceResourceId"] = logs.as_str().into();
         }
         let made = made_id(&group, kind, id, short)?;
-        generic::write(tx, ctx, state, &made, dependent, &Condition::None).await?;
+        match field {
+            "keyVault" => vault::write(tx, ctx, state, &made, dependent, &Condition::None).await?,
+            _ => generic::write(tx, ctx, state, &made, dependent, &Condition::None).await?,
+        };
         body["properties"][field] = made.as_str().into();
     }
     Ok(())

@@ -86,7 +86,7 @@ async fn a_template_becomes_a_workspace() {
     let done = world.call("PUT", &path, workspace_template()).await.expect(201);
     let properties = &done["properties"];
     assert_eq!(properties["provisioningState"], "Succeeded");
-    assert_eq!(properties["outputs"]["vaultUri"]["value"], "https://kv-t.vault.casemate.internal/");
+    assert_eq!(properties["outputs"]["vaultUri"]["value"], "https://kv-t.vault.casemate.internal:8443/");
     assert!(properties["outputs"]["principal"]["value"].as_str().unwrap().parse::<uuid::Uuid>().is_ok());
     assert_eq!(properties["parameters"]["registry"], json!({"type": "string", "value": "none"}));
     assert_eq!(properties["parameters"]["secretish"], json!({"type": "securestring"}));
