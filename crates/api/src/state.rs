@@ -1,6 +1,10 @@
 //! What every handler can reach.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use casemate_blob::BlobStore;
 use casemate_identity::TokenAuthority;
@@ -43,6 +47,8 @@ pub struct ApiConfig {
     /// Where the platform is reached, without a trailing slash: `https://127.0.0.1:8443`. It is the audience of
     /// management tokens and the base of links when a request names no host.
     pub url: String,
+    /// Where the plain port is, if there is one: services without TLS are called there.
+    pub http_listen: Option<SocketAddr>,
     /// The one region, such as `local`.
     pub region: String,
     /// The DNS domain under which names are made, such as `casemate.internal`.

@@ -133,6 +133,7 @@ impl World {
             own_addresses: Arc::new(|| vec!["192.168.7.7".parse().unwrap()]),
             config: ApiConfig {
                 url: URL.to_owned(),
+                http_listen: None,
                 region: "local".to_owned(),
                 domain: "casemate.internal".to_owned(),
                 tenant: bootstrap.tenant,

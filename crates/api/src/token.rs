@@ -38,7 +38,8 @@ enum Wanted {
 }
 
 impl Route {
-    /// Reads `[/adfs][/TENANT]/…`; none for paths that are not the issuer's.
+    /// Reads `[/adfs[/TENANT]][/TENANT]/…`; none for paths that are not the issuer's. Clients put the tenant they sign in to
+    /// behind an authority that holds one already.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let lower = path.trim_matches('/').to_ascii_lowercase();
         let mut parts: Vec<&str> = lower.split('/').collect();
@@ -50,6 +51,10 @@ impl Route {
         let is_end = |part: &str| matches!(part, ".well-known" | "v2.0" | "oauth2" | "discovery");
         let tenant = parts.first().filter(|part| !is_end(part)).map(|part| (*part).to_owned());
         parts.drain(..usize::from(tenant.is_some()));
+        let again =
+            parts.first().filter(|part| adfs && tenant.is_some() && !is_end(part)).map(|part| (*part).to_owned());
+        parts.drain(..usize::from(again.is_some()));
+        let tenant = again.or(tenant);
         let wanted = match parts.as_slice() {
             [".well-known", "openid-configuration"] => Wanted::Discovery { v2: false },
             ["v2.0", ".well-known", "openid-configuration"] => Wanted::Discovery { v2: true },

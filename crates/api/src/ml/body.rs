@@ -109,7 +109,7 @@ pub(super) fn spell(
 ///
 /// # Errors
 /// `BadArgument` naming the key whose value is none of these.
-pub(super) fn texts(value: Option<Value>, what: &str) -> Result<BTreeMap<String, String>, Fault> {
+pub(crate) fn texts(value: Option<Value>, what: &str) -> Result<BTreeMap<String, String>, Fault> {
     let map = match value {
         None => return Ok(BTreeMap::new()),
         Some(Value::Object(map)) => map,
@@ -124,7 +124,7 @@ pub(super) fn texts(value: Option<Value>, what: &str) -> Result<BTreeMap<String,
 }
 
 /// The other way.
-pub(super) fn map_of(texts: BTreeMap<String, String>) -> Value {
+pub(crate) fn map_of(texts: BTreeMap<String, String>) -> Value {
     Value::Object(texts.into_iter().map(|(key, value)| (key, Value::String(value))).collect())
 }
 

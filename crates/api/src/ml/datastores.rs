@@ -16,9 +16,11 @@ use crate::{ApiError, ApiState, Call, OpContext, Target, context::Outcome, respo
 /// The resource type.
 pub(super) const DATASTORE_TYPE: &str = "Microsoft.MachineLearningServices/workspaces/datastores";
 /// Where clients upload to.
-pub(super) const DEFAULT: &str = "workspaceblobstore";
+pub(crate) const DEFAULT: &str = "workspaceblobstore";
+/// Where the first generation of the SDK uploads to.
+pub(crate) const ARTIFACTS: &str = "workspaceartifactstore";
 /// Name, and how its container's name starts.
-const EVERY: [(&str, &str); 2] = [(DEFAULT, "azureml-blobstore"), ("workspaceartifactstore", "azureml-artifacts")];
+const EVERY: [(&str, &str); 2] = [(DEFAULT, "azureml-blobstore"), (ARTIFACTS, "azureml-artifacts")];
 /// Longest life of a signature, in hours.
 const MAX_HOURS: i64 = 168;
 
@@ -115,7 +117,7 @@ fn container_of(row: &Resource) -> Result<&str, Fault> {
 ///
 /// # Errors
 /// `ResourceNotFound` naming the datastore.
-pub(super) async fn container(state: &ApiState, home: &Resource, name: &str) -> Result<String, ApiError> {
+pub(crate) async fn container(state: &ApiState, home: &Resource, name: &str) -> Result<String, ApiError> {
     ensure(state, home).await?;
     let id = home.id.child("datastores", name)?;
     let row = workspace::present(state.store.resource_get(&id).await?, &id)?;

@@ -85,7 +85,7 @@ async fn put(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) ->
 }
 
 /// Marks the resource as being worked on and adds the operation that ends when it is done.
-pub(super) async fn begin_work(
+pub(crate) async fn begin_work(
     tx: &mut Tx,
     put: &mut Put,
     mut observed: Map<String, Value>,
@@ -217,7 +217,7 @@ pub(super) async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &
 }
 
 /// Marks a row as being deleted; gives the operation, which is the earlier one when the deletion was accepted before.
-pub(super) async fn accept_deletion(
+pub(crate) async fn accept_deletion(
     tx: &mut Tx,
     id: &ResourceId,
     condition: &Condition,

@@ -12,7 +12,7 @@ use super::workspace;
 use crate::{ApiState, Call, OpContext, context::Outcome, respond};
 
 /// The names of the two keys among the endpoint's secrets.
-pub(super) const NAMES: [&str; 2] = ["primaryKey", "secondaryKey"];
+pub(crate) const NAMES: [&str; 2] = ["primaryKey", "secondaryKey"];
 
 /// Answers a POST on an endpoint.
 pub(super) async fn action(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId, name: &str) -> Outcome {

@@ -7,11 +7,11 @@ use crate::{ApiError, ApiState};
 
 /// Files of one workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Location {
+pub(crate) struct Location {
     /// A container of the artifact store.
-    pub(super) container: String,
+    pub(crate) container: String,
     /// A blob or a directory of blobs in it, without slashes around; empty for all of it.
-    pub(super) path: String,
+    pub(crate) path: String,
 }
 
 /// A uri, taken apart.
@@ -28,7 +28,7 @@ impl Location {
     /// # Errors
     /// `BadArgument` for a uri that is not ours or lies elsewhere, `NotImplemented` for outputs of jobs and
     /// registries, `ResourceNotFound` for an unknown datastore.
-    pub(super) async fn resolve(
+    pub(crate) async fn resolve(
         state: &ApiState,
         workspace: &Resource,
         uri: &str,
@@ -55,7 +55,7 @@ impl Location {
     ///
     /// # Errors
     /// When the artifact store fails, or the path can't be a blob's name.
-    pub(super) async fn exists(&self, state: &ApiState) -> Result<bool, Fault> {
+    pub(crate) async fn exists(&self, state: &ApiState) -> Result<bool, Fault> {
         if self.path.is_empty() {
             return Ok(!state.blob.list(&self.container, "", 1).await?.is_empty());
         }

@@ -7,17 +7,17 @@
 //! earlier operation ends as canceled. A PUT of a resource that is being deleted is a conflict.
 
 mod absent;
-mod assets;
-mod body;
+pub(crate) mod assets;
+pub(crate) mod body;
 mod curated;
-mod datastores;
+pub(crate) mod datastores;
 mod deployments;
-mod endpoints;
-mod keys;
-mod location;
+pub(crate) mod endpoints;
+pub(crate) mod keys;
+pub(crate) mod location;
 mod references;
 mod traffic;
-mod workspace;
+pub(crate) mod workspace;
 
 #[cfg(test)]
 mod tests;

@@ -37,13 +37,13 @@ pub(super) async fn for_write(state: &ApiState, id: &ResourceId) -> Result<Resou
 }
 
 /// The row, unless it is absent.
-pub(super) fn present(found: Option<Resource>, id: &ResourceId) -> Result<Resource, Fault> {
+pub(crate) fn present(found: Option<Resource>, id: &ResourceId) -> Result<Resource, Fault> {
     found.ok_or_else(|| not_found(id))
 }
 
 /// Where clients reach the workspace's files: the account's name is the first part of the path, so that no name has
 /// to resolve.
-pub(super) fn account(workspace: &Resource) -> String {
+pub(crate) fn account(workspace: &Resource) -> String {
     let id = workspace.properties().get("storageAccount").and_then(Value::as_str);
     let name = id.and_then(|id| id.rsplit('/').next()).filter(|name| !name.is_empty()).unwrap_or("artifacts");
     let kept = name.chars().filter(char::is_ascii_alphanumeric).take(24).collect::<String>().to_ascii_lowercase();

@@ -14,6 +14,7 @@ async fn discovery_leads_to_a_token_endpoint_that_works() {
         format!("/adfs/{tenant}/.well-known/openid-configuration"),
         format!("/{tenant}/v2.0/.well-known/openid-configuration"),
         format!("/adfs/{tenant}/v2.0/.well-known/openid-configuration"),
+        format!("/adfs/{tenant}/{tenant}/.well-known/openid-configuration"),
         "/common/v2.0/.well-known/openid-configuration".to_owned(),
     ] {
         let document = world.send(Method::GET, &path, &[], "").await.expect(200);

@@ -130,7 +130,7 @@ impl Place {
         container: &str,
         path: &[&str],
     ) -> Result<Self, ApiError> {
-        let path = path.join("/").trim_matches('/').replace("./", "");
+        let path = path.join("/").trim_matches('/').to_owned();
         let elsewhere = origin == ELSEWHERE;
         let datastore = if elsewhere { container } else { datastores::ARTIFACTS };
         let store = datastores::container(state, &asked.workspace, datastore).await?;

@@ -13,6 +13,7 @@ pub(crate) mod artifacts;
 pub(crate) mod compute;
 pub(crate) mod discovery;
 pub(crate) mod models;
+mod patch;
 mod route;
 pub(crate) mod services;
 

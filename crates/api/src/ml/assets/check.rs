@@ -24,7 +24,7 @@ const MAX_CONDA: usize = 1 << 20;
 ///
 /// # Errors
 /// `BadArgument` naming the allowed characters.
-pub(super) fn name(what: &str, name: &str) -> Result<(), Fault> {
+pub(crate) fn name(what: &str, name: &str) -> Result<(), Fault> {
     let good = name.len() <= MAX_NAME
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));

@@ -14,14 +14,18 @@ use casemate_model::{
 use http::Method;
 
 pub(super) use versions::latest;
+pub(crate) use {
+    check::name as check_name,
+    versions::{container_ensure, refuse_used},
+};
 
 use crate::{ApiState, Call, OpContext, Target, context::Outcome};
 
 /// One sort of asset.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Family {
+pub(crate) struct Family {
     /// The collection in ids.
-    pub(super) collection: &'static str,
+    pub(crate) collection: &'static str,
     /// In words.
     pub(super) word: &'static str,
     /// The resource type of a container.
@@ -33,7 +37,7 @@ pub(super) struct Family {
 }
 
 /// Models.
-pub(super) static MODELS: Family = Family {
+pub(crate) static MODELS: Family = Family {
     collection: "models",
     word: "model",
     container_type: "Microsoft.MachineLearningServices/workspaces/models",
@@ -75,7 +79,7 @@ impl Family {
     }
 
     /// The id of a version.
-    pub(super) fn version_id(&self, workspace: &ResourceId, name: &str, version: &str) -> Result<ResourceId, Fault> {
+    pub(crate) fn version_id(&self, workspace: &ResourceId, name: &str, version: &str) -> Result<ResourceId, Fault> {
         workspace.child(self.collection, name)?.child("versions", version)
     }
 }

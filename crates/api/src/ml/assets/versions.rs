@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use casemate_model::{Fault, Resource, ResourceId, deployment::DEPLOYMENT_TYPE};
+use casemate_model::{
+    Fault, Resource, ResourceId,
+    deployment::DEPLOYMENT_TYPE,
+    service::{Package, SERVICE_DEPLOYMENT_TYPE, V1_FIELD},
+};
 use casemate_store::{Condition, Filter, Tx};
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -113,8 +117,12 @@ pub(super) async fn put(ctx: &OpContext, state: &ApiState, call: &Call, family: 
     if let Some(before) = tx.resource_get(id).await? {
         keep_substance(family, &before, body.properties())?;
     }
-    let properties = json!({ "properties": *body.properties() });
-    let put = tx.resource_put(id, properties, &condition, &ctx.author()).await?;
+    let mut stored = json!({ "properties": *body.properties() });
+    // What only the first generation of the SDK knows of a model goes with it.
+    if let Some(hidden) = before.and_then(|before| before.body.get(V1_FIELD).cloned()) {
+        stored[V1_FIELD] = hidden;
+    }
+    let put = tx.resource_put(id, stored, &condition, &ctx.author()).await?;
     container_ensure(&mut tx, ctx, id).await?;
     tx.commit().await?;
     Ok(respond::written(&put))
@@ -151,7 +159,7 @@ fn keep_substance(family: &Family, before: &Resource, wanted: &mut Map<String, V
 }
 
 /// Makes the container of a version where it is missing.
-async fn container_ensure(tx: &mut Tx, ctx: &OpContext, version: &ResourceId) -> Result<(), ApiError> {
+pub(crate) async fn container_ensure(tx: &mut Tx, ctx: &OpContext, version: &ResourceId) -> Result<(), ApiError> {
     let Some(container) = version.parent() else { return Ok(()) };
     if tx.resource_get(&container).await?.is_none() {
         let body = json!({"properties": {"tags": {}, "properties": {}, "isArchived": false}});
@@ -185,11 +193,22 @@ pub(super) async fn delete(
 ///
 /// # Errors
 /// `Conflict` naming the version and the deployment.
-pub(super) async fn refuse_used(tx: &mut Tx, family: &Family, versions: &[ResourceId]) -> Result<(), ApiError> {
+pub(crate) async fn refuse_used(tx: &mut Tx, family: &Family, versions: &[ResourceId]) -> Result<(), ApiError> {
     let Some(workspace) = versions.first().and_then(|id| id.ancestor(casemate_model::workspace::WORKSPACE_TYPE)) else {
         return Ok(());
     };
     let doomed: HashSet<&str> = versions.iter().map(ResourceId::key).collect();
+    for version in tx.resource_list(&Filter::of_type(SERVICE_DEPLOYMENT_TYPE).within(&workspace)).await? {
+        let models = Package::of(&version.body)?.map(|package| package.models).unwrap_or_default();
+        if let Some(used) = models.iter().find(|used| doomed.contains(used.key())) {
+            let service = version.id.parent().map(|service| service.name().to_owned()).unwrap_or_default();
+            let message = format!(
+                "The {} '{used}' is used by the service '{service}'. Delete or update the service first.",
+                family.word
+            );
+            return Err(Fault::conflict("Conflict", message).at(version.id.as_str()).into());
+        }
+    }
     for deployment in tx.resource_list(&Filter::of_type(DEPLOYMENT_TYPE).within(&workspace)).await? {
         for pointer in ["/model", "/environmentId", "/codeConfiguration/codeId"] {
             let used = deployment.properties().pointer(pointer).and_then(Value::as_str).unwrap_or_default();

@@ -74,6 +74,7 @@ impl Bench {
         let blob = Arc::new(BlobStore::open(&dir.path().join("blobs"), Secret::from("key"), clock.clone()).unwrap());
         let config = ApiConfig {
             url: URL.to_owned(),
+            http_listen: None,
             region: "local".to_owned(),
             domain: "casemate.internal".to_owned(),
             tenant,

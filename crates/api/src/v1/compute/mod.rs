@@ -25,7 +25,11 @@ use casemate_store::{Condition, Filter, Put, Tx};
 use http::Method;
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::{body::COMPUTE_TYPE, show::show};
+pub(crate) use self::{
+    body::COMPUTE_TYPE,
+    show::show,
+    tls::{check_cname, check_free},
+};
 use crate::{
     arm::shape::{self, not_found},
     call::{Call, Target},

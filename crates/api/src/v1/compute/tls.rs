@@ -146,7 +146,7 @@ pub(super) async fn settle(
 }
 
 /// Checks the name that clients use; gives it in lower case, without the root's dot.
-fn check_cname(state: &ApiState, given: &str) -> Result<String, Fault> {
+pub(crate) fn check_cname(state: &ApiState, given: &str) -> Result<String, Fault> {
     let cname = given.trim().trim_end_matches('.').to_ascii_lowercase();
     let shown: String = cname.chars().filter(|c| !c.is_control()).take(100).collect();
     let bad = |message: String| Err(Fault::invalid("BadArgument", message).at("sslConfiguration.cname"));
@@ -181,7 +181,7 @@ fn check_cname(state: &ApiState, given: &str) -> Result<String, Fault> {
 }
 
 /// Insists that no other owner is served under a name.
-async fn check_free(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, cname: &str) -> Result<(), ApiError> {
+pub(crate) async fn check_free(tx: &mut Tx, ctx: &OpContext, id: &ResourceId, cname: &str) -> Result<(), ApiError> {
     for kind in [COMPUTE_TYPE, SERVICE_TYPE, ENDPOINT_TYPE] {
         for other in tx.resource_list(&Filter::of_type(kind)).await? {
             let wish = TlsWish::of(&other)?;
