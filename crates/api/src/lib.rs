@@ -31,7 +31,6 @@
 mod arm;
 mod bootstrap;
 mod call;
-mod certificates;
 mod context;
 mod error;
 mod front;

@@ -23,7 +23,6 @@ use casemate_model::Fault;
 pub(crate) use self::networks::mark_provisioned;
 use crate::{
     call::{Call, Target},
-    certificates,
     context::{OpContext, Outcome},
     error::ApiError,
     ml, network,
@@ -51,8 +50,6 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
         "microsoft.resources/deployments" | "microsoft.resources/deployments/operations" => {
             deployments::dispatch(ctx, state, call).await
         }
-        certificates::KIND => certificates::dispatch(ctx, state, call).await,
-        certificates::AUTHORITY_KIND => certificates::dispatch_authority(ctx, state, call).await,
         dns::KIND => dns::dispatch(ctx, state, call).await,
         "casemate.platform/operationstatuses" | "casemate.platform/operationresults" => {
             operations::dispatch(ctx, state, call).await
