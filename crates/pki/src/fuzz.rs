@@ -4,10 +4,14 @@
 use std::sync::OnceLock;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use casemate_model::Secret;
+use casemate_model::{Secret, tls::MinimumTls};
 use jiff::Timestamp;
 
-use crate::{CaMaterial, CertificateAuthority, CertificateMap, Leaf, name};
+use crate::{CaMaterial, CertificateAuthority, CertificateMap, Leaf, TlsSettings, custom, name};
+
+/// The name that the fixture's leaf is for, and a moment at which it is valid.
+const NAME: &str = "a.example";
+const VALID_AT: i64 = 1_700_000_010;
 
 fn fixture() -> &'static (CaMaterial, Leaf) {
     static FIXTURE: OnceLock<(CaMaterial, Leaf)> = OnceLock::new();
@@ -44,6 +48,7 @@ pub fn certificate(bytes: &[u8]) {
     let (material, leaf) = fixture();
     for pem in [armoured(bytes), String::from_utf8_lossy(bytes).into_owned()] {
         let _ = Leaf::load(pem.clone(), leaf.key_pem.clone());
+        let _ = TlsSettings::new(MinimumTls::V1_2, Some(&pem));
         let spoilt = CaMaterial { root_cert_pem: pem.clone(), ..material.clone() };
         assert!(CertificateAuthority::load(&spoilt).is_err(), "a stranger's root was taken");
         let spoilt = CaMaterial { intermediate_cert_pem: pem, ..material.clone() };
@@ -74,6 +79,57 @@ pub fn changed(at: usize, byte: u8) {
     let _ = CertificateAuthority::load(&CaMaterial { intermediate_cert_pem, ..material.clone() });
 }
 
+/// Bytes that somebody brings as a certificate or as its key are accepted, and then serve the name, or are refused
+/// without a word of what was given as the key.
+pub fn custom(bytes: &[u8]) {
+    /// What a line of a key looks like.
+    const SECRET: &[u8] = b"c2VjcmV0IGxpbmUgb2YgYSBrZXk";
+    let (_, leaf) = fixture();
+    let now = Timestamp::from_second(VALID_AT).expect("a moment of the present");
+    let judge = |chain: &[u8], key: &[u8]| match custom::check(chain, &Secret::new(key), NAME, now) {
+        Ok(checked) => {
+            let leaf = &checked.leaf;
+            assert!(leaf.not_before <= now && now <= leaf.not_after && !leaf.names.is_empty());
+            assert!(!checked.chain.is_empty() && checked.chain.len() <= 10);
+            let again = custom::check(&leaf.chain_pem, &leaf.key_pem, NAME, now);
+            assert!(checked.leaf.sha256 == again.expect("what was accepted is accepted again").leaf.sha256);
+        }
+        Err(fault) => {
+            let said = [fault.message.as_bytes(), fault.target.as_deref().unwrap_or_default().as_bytes()].concat();
+            assert!(!said.windows(SECRET.len()).any(|window| window == SECRET), "{fault}");
+        }
+    };
+    let (chain, key) = (leaf.chain_pem.as_bytes(), leaf.key_pem.expose());
+    let around = |label: &str, body: &[u8]| {
+        [format!("-----BEGIN {label}-----\n").as_bytes(), body, format!("\n-----END {label}-----\n").as_bytes()]
+            .concat()
+    };
+    judge(bytes, key);
+    judge(chain, &[bytes, b"\n", SECRET, b"\n"].concat());
+    judge(chain, &[SECRET, b"\n", bytes].concat());
+    judge(chain, &[key, bytes].concat());
+    judge(&[chain, bytes].concat(), key);
+    judge(armoured(bytes).as_bytes(), key);
+    for label in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"] {
+        judge(chain, &around(label, BASE64_STANDARD.encode(bytes).as_bytes()));
+        judge(chain, &around(label, &[SECRET, b"\n", bytes].concat()));
+    }
+}
+
+/// A leaf with one byte changed is never accepted for the one it was.
+pub fn custom_changed(at: usize, byte: u8) {
+    let (_, leaf) = fixture();
+    let now = Timestamp::from_second(VALID_AT).expect("a moment of the present");
+    let (first, above) = leaf.certified().cert.split_first().expect("a chain has its leaf");
+    let mut changed = first.to_vec();
+    let at = at % changed.len();
+    changed[at] = byte;
+    let is_same = changed[..] == first[..];
+    let chain: String =
+        [changed.as_slice()].into_iter().chain(above.iter().map(|der| &der[..])).map(armoured).collect();
+    assert_eq!(custom::check(chain, &leaf.key_pem, NAME, now).is_ok(), is_same, "byte {at} = {byte}");
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::{prelude::*, test_runner::RngSeed};
@@ -102,6 +158,16 @@ mod tests {
         #[test]
         fn spoilt_chains(at in 0_usize..3000, byte in any::<u8>()) {
             changed(at, byte);
+            custom_changed(at, byte);
+        }
+
+        #[test]
+        fn texts_as_certificates(
+            bytes in prop::collection::vec(any::<u8>(), 0..120),
+            text in "(-----(BEGIN|END) (EC |RSA |ENCRYPTED |)(PRIVATE KEY|CERTIFICATE)-----\\n|[A-Za-z0-9+/=]{4,12}\\n|Proc-Type: 4,ENCRYPTED\\n){0,6}",
+        ) {
+            custom(&bytes);
+            custom(text.as_bytes());
         }
     }
 }
