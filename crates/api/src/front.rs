@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     arm,
     call::{Call, Query, Target},
+    certificates,
     context::{DirectoryCache, OpContext, Outcome},
     error::ApiError,
     inbound, metadata,
@@ -120,6 +121,9 @@ impl Front {
             return Ok(self.issuer.answer(&self.state, &directory, route, &asked).await);
         }
         let ctx = self.authenticate(request.headers(), id, base, origin).await?;
+        if request.method() == Method::GET && path == "/metrics" {
+            return certificates::metrics(&ctx, &self.state).await;
+        }
         match v1::Door::of(path) {
             Some(door) => Ok(v1::shaped(self.handle(&ctx, request, query, Some(door)).await)),
             None => self.handle(&ctx, request, query, None).await,

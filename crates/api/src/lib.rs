@@ -31,6 +31,7 @@
 mod arm;
 mod bootstrap;
 mod call;
+mod certificates;
 mod context;
 mod error;
 mod front;

@@ -11,18 +11,23 @@ const DEFAULT_CLOUD_NAME: &str = "AzureCloud";
 /// Answers `GET /metadata/endpoints`: a list of two for 2019-05-01 (and before), else one object.
 ///
 /// The list names the same endpoints twice, since one client takes the first entry and another looks for the
-/// default name.
+/// default name. In it the authority has a part after `/adfs`: the older client that reads lists puts its tenant in the
+/// place of the last part, and would else lose `/adfs`.
 pub(crate) fn answer(config: &ApiConfig, base: &str, query: &Query) -> Response {
-    let own = cloud(config, base, &config.cloud_name);
     let version = query.get("api-version").unwrap_or_default();
     if version < "2020-01-01" {
-        return respond::ok(&json!([own, cloud(config, base, DEFAULT_CLOUD_NAME)]));
+        let listed = |name: &str| {
+            let mut cloud = cloud(config, base, name);
+            cloud["authentication"]["loginEndpoint"] = format!("{base}/adfs/{}", config.tenant).into();
+            cloud
+        };
+        return respond::ok(&json!([listed(&config.cloud_name), listed(DEFAULT_CLOUD_NAME)]));
     }
-    respond::ok(&own)
+    respond::ok(&cloud(config, base, &config.cloud_name))
 }
 
-/// One cloud. `resourceManager` must be a part of the URL that the client fetched, hence `base`; the authority ends in
-/// `/adfs`, which keeps clients from asking the public login host about it.
+/// One cloud. `resourceManager` must be a part of the URL that the client fetched, hence `base`; the authority's first
+/// part is `/adfs`, which keeps clients from asking the public login host about it.
 fn cloud(config: &ApiConfig, base: &str, name: &str) -> Value {
     let root = format!("{base}/");
     let host = base.split_once("://").map_or(base, |(_, host)| host);

@@ -23,6 +23,7 @@ use casemate_model::Fault;
 pub(crate) use self::networks::mark_provisioned;
 use crate::{
     call::{Call, Target},
+    certificates,
     context::{OpContext, Outcome},
     error::ApiError,
     ml, network,
@@ -35,14 +36,14 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
     check_subscription(state, call)?;
     let kind = call.target.kind();
     if let Some((_, "register" | "unregister")) = kind.split_once('/') {
-        return providers::register(ctx, call);
+        return providers::register(ctx, state, call);
     }
     match kind.as_str() {
         "microsoft.resources/tenants" | "microsoft.resources/subscriptions" => {
             subscriptions::dispatch(ctx, state, call)
         }
         "microsoft.resources/subscriptions/locations" => subscriptions::locations(ctx, state, call),
-        "microsoft.resources/providers" => providers::dispatch(ctx, call),
+        "microsoft.resources/providers" => providers::dispatch(state, call),
         "microsoft.resources/resourcegroups" => groups::dispatch(ctx, state, call).await,
         "microsoft.resources/subscriptions/resources" | "microsoft.resources/resourcegroups/resources" => {
             listing::dispatch(ctx, state, call).await
@@ -50,6 +51,8 @@ pub(crate) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
         "microsoft.resources/deployments" | "microsoft.resources/deployments/operations" => {
             deployments::dispatch(ctx, state, call).await
         }
+        certificates::KIND => certificates::dispatch(ctx, state, call).await,
+        certificates::AUTHORITY_KIND => certificates::dispatch_authority(ctx, state, call).await,
         dns::KIND => dns::dispatch(ctx, state, call).await,
         "casemate.platform/operationstatuses" | "casemate.platform/operationresults" => {
             operations::dispatch(ctx, state, call).await

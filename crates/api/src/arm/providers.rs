@@ -10,6 +10,7 @@ use crate::{
     context::{OpContext, Outcome},
     error::ApiError,
     respond,
+    state::ApiState,
 };
 
 const PROVIDERS: &[(&str, &[&str])] = &[
@@ -27,6 +28,8 @@ const PROVIDERS: &[(&str, &[&str])] = &[
             "workspaces/environments/versions",
             "workspaces/datastores",
             "workspaces/outboundRules",
+            "workspaces/computes",
+            "workspaces/services",
         ],
     ),
     ("Microsoft.Resources", &["subscriptions", "resourceGroups", "deployments", "tenants", "resources"]),
@@ -73,25 +76,25 @@ const VERSIONS: &[&str] = &[
     "2018-11-30",
 ];
 
-pub(super) fn dispatch(_ctx: &OpContext, call: &Call) -> Outcome {
+pub(super) fn dispatch(state: &ApiState, call: &Call) -> Outcome {
     match (&call.target, &call.method) {
         (Target::Collection { .. }, &Method::GET) => {
-            let all: Vec<Value> = PROVIDERS.iter().map(|(name, types)| shown(call, name, types)).collect();
+            let all: Vec<Value> = PROVIDERS.iter().map(|(name, types)| shown(state, call, name, types)).collect();
             Ok(respond::ok(&json!({ "value": all })))
         }
-        (Target::Namespace { namespace, .. }, &Method::GET) => one(call, namespace),
+        (Target::Namespace { namespace, .. }, &Method::GET) => one(state, call, namespace),
         _ => call.method_not_allowed(),
     }
 }
 
 /// `POST …/providers/N/register`: it already is.
-pub(super) fn register(ctx: &OpContext, call: &Call) -> Outcome {
+pub(super) fn register(ctx: &OpContext, state: &ApiState, call: &Call) -> Outcome {
     ctx.authorize_call(call)?;
     let kind = call.target.kind();
-    one(call, kind.split('/').next().unwrap_or_default())
+    one(state, call, kind.split('/').next().unwrap_or_default())
 }
 
-fn one(call: &Call, namespace: &str) -> Result<Response, ApiError> {
+fn one(state: &ApiState, call: &Call, namespace: &str) -> Result<Response, ApiError> {
     let found = PROVIDERS.iter().find(|(name, _)| name.eq_ignore_ascii_case(namespace));
     let (name, types) = found.ok_or_else(|| {
         let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
@@ -99,15 +102,15 @@ fn one(call: &Call, namespace: &str) -> Result<Response, ApiError> {
             format!("The resource namespace '{namespace}' is invalid. This platform has: {}.", names.join(", "));
         Fault::not_found("InvalidResourceNamespace", message)
     })?;
-    Ok(respond::ok(&shown(call, name, types)))
+    Ok(respond::ok(&shown(state, call, name, types)))
 }
 
-fn shown(call: &Call, name: &str, types: &[&str]) -> Value {
+fn shown(state: &ApiState, call: &Call, name: &str, types: &[&str]) -> Value {
     let scope = call.target.scope().map_or("", |scope| scope.as_str());
-    let types: Vec<Value> = types
-        .iter()
-        .map(|kind| json!({"resourceType": kind, "locations": [], "apiVersions": VERSIONS, "capabilities": "None"}))
-        .collect();
+    // Clients refuse to make what is not offered where they want it.
+    let locations = [&state.config.region];
+    let shown = |kind: &&str| json!({"resourceType": kind, "locations": locations, "apiVersions": VERSIONS, "capabilities": "None"});
+    let types: Vec<Value> = types.iter().map(shown).collect();
     json!({
         "id": format!("{scope}/providers/{name}"),
         "namespace": name,
