@@ -10,6 +10,7 @@ mod dns_files;
 mod endpoint;
 mod group;
 mod invoke;
+mod keyvault;
 mod login;
 mod network;
 mod outbound;
@@ -74,6 +75,7 @@ fn dispatch(command: Top, globals: &Globals) -> Found {
         Top::Group(command) => with_session(globals, async |session| group::run(command, session, globals).await),
         Top::Dns(command) => with_session(globals, async |session| dns::run(command, session).await),
         Top::Network(command) => with_session(globals, async |session| network::run(*command, session).await),
+        Top::KeyVault(command) => with_session(globals, async |session| keyvault::run(*command, session).await),
         Top::Acr(command) => with_session(globals, async |session| network::acr(command, session).await),
         Top::Account(command) => with_session(globals, async |session| account::run(command, session).await),
         Top::Sp(command) => with_session(globals, async |session| principals::run(command, session).await),

@@ -9,6 +9,7 @@ mod deployment;
 mod dns;
 mod endpoint;
 mod group;
+mod keyvault;
 mod network;
 mod outbound;
 mod platform;
@@ -36,6 +37,10 @@ pub(crate) use self::{
     dns::{DnsCommand, DnsExport, DnsFormat, DnsView},
     endpoint::{EndpointCommand, EndpointCreate, EndpointUpdate, InvokeArgs, KeyName},
     group::GroupCommand,
+    keyvault::{
+        KeyVault, NetworkRuleArgs, NetworkRuleCommand, PolicyArgs, PolicyHolder, SecretAbout, SecretCommand,
+        SecretName, SecretSet, VaultArgs, VaultCreate, VaultName,
+    },
     network::{
         AaaaValue, Acr, AcrConnection, AcrConnectionName, AddressValue, CnameValue, ConnectionCommand, ConnectionName,
         EndpointArgs, InGroup, InZone, LinkCommand, LinkKind, LinkResource, Named, Network, Placed, PrivateDns,
@@ -144,6 +149,9 @@ pub(crate) enum Top {
     /// Container registries.
     #[command(subcommand)]
     Acr(Acr),
+    /// Key vaults and the secrets in them.
+    #[command(subcommand, name = "keyvault")]
+    KeyVault(Box<KeyVault>),
     /// Subscriptions and tokens.
     #[command(subcommand)]
     Account(Account),

@@ -37,7 +37,6 @@ const KNOWN_COMMANDS: &[&str] = &[
     "interactive",
     "iot",
     "k8s-extension",
-    "keyvault",
     "kusto",
     "lock",
     "logicapp",
@@ -177,6 +176,15 @@ const KNOWN_OPTIONS: &[&str] = &[
     "--resource-id",
     "--inference-config",
     "--ids-file",
+    "--enable-purge-protection",
+    "--retention-days",
+    "--hsm-name",
+    "--administrators",
+    "--maxresults",
+    "--include-managed",
+    "--encoding",
+    "--upn",
+    "--application-id",
 ];
 
 /// A message when the error is about something that `az` knows; none for real typing errors.

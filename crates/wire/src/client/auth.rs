@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use casemate_model::{Fault, FaultKind, Secret};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -49,6 +50,19 @@ impl AccessToken {
     pub fn authorize(&self, request: RequestBuilder) -> Result<RequestBuilder, Fault> {
         let text = self.secret.expose_str().map_err(|_| Fault::internal("The token is no text."))?;
         Ok(request.bearer_auth(text))
+    }
+
+    /// The object id of whom it was issued to, as the token says it.
+    ///
+    /// # Errors
+    /// When the token is none that can be read.
+    pub fn object_id(&self) -> Result<String, Fault> {
+        let read = || {
+            let payload = self.secret.expose_str().ok()?.split('.').nth(1)?.to_owned();
+            let payload: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+            Some(payload["oid"].as_str()?.to_owned())
+        };
+        read().ok_or_else(|| Fault::internal("The token doesn't say whom it was issued to."))
     }
 }
 

@@ -1,6 +1,9 @@
 //! One connection pool: TLS roots, timeouts, retries, and faults out of failures.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use casemate_model::{Fault, FaultKind};
 use reqwest::{
@@ -64,6 +67,11 @@ pub struct Answer {
 
 impl Http {
     pub(super) fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<Self, Fault> {
+        Self::at(url, ca_pem, None)
+    }
+
+    /// As [`Self::new`]; `leads_to` says at which addresses a host is found. With none its name is looked up.
+    pub(super) fn at(url: &str, ca_pem: Option<&[u8]>, leads_to: Option<(&str, &[SocketAddr])>) -> Result<Self, Fault> {
         let bad = |why: &str| {
             Fault::invalid(
                 "InvalidUrl",
@@ -96,6 +104,9 @@ impl Http {
                 return Err(no_certificates());
             }
             builder = builder.tls_certs_only(certificates);
+        }
+        if let Some((host, addresses)) = leads_to.filter(|(_, addresses)| !addresses.is_empty()) {
+            builder = builder.resolve_to_addrs(host, addresses).no_proxy();
         }
         if is_loopback(&parsed) {
             builder = builder.no_proxy();

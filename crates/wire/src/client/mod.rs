@@ -6,6 +6,7 @@
 mod auth;
 mod http;
 mod poll;
+mod vault;
 
 use casemate_model::{Fault, FaultKind};
 use reqwest::{
@@ -19,6 +20,7 @@ pub use self::{
     auth::{AccessToken, Credential},
     http::{Answer, Http, Idempotence, MAX_RETRIES, Trace, UPLOAD_TIMEOUT, backoff},
     poll::{Observer, Pending, WaitLimits},
+    vault::VaultClient,
 };
 
 /// Audience of tokens for scoring.
@@ -31,6 +33,7 @@ pub struct Client {
     http: Http,
     base: String,
     tokens: Tokens,
+    ca_pem: Option<Vec<u8>>,
 }
 
 /// How a write was accepted.
@@ -50,7 +53,7 @@ impl Client {
     pub fn new(url: &str, ca_pem: Option<&[u8]>, credential: Credential) -> Result<Self, Fault> {
         let http = Http::new(url, ca_pem)?;
         let base = http.base().to_owned();
-        Ok(Self { http, base: base.clone(), tokens: Tokens::new(base, credential) })
+        Ok(Self { http, base: base.clone(), tokens: Tokens::new(base, credential), ca_pem: ca_pem.map(<[u8]>::to_vec) })
     }
 
     /// The same client, telling `trace` of every request.

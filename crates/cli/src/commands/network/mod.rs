@@ -51,7 +51,7 @@ async fn name_or_id(session: &Session, group: &InGroup, kind: &str, given: &str)
 }
 
 /// The path of an id that somebody typed; each part is checked, so that it can't lead elsewhere.
-fn checked(id: &str) -> Result<String, Failure> {
+pub(super) fn checked(id: &str) -> Result<String, Failure> {
     let id = casemate_model::ResourceId::parse(id)?;
     Ok(id.as_str().split('/').map(segment).collect::<Vec<_>>().join("/"))
 }
@@ -104,7 +104,7 @@ fn tags(given: Option<&Vec<String>>) -> Result<Value, Failure> {
 }
 
 /// A word such as `true` or `false`.
-fn truth(option: &str, given: &str) -> Result<bool, Failure> {
+pub(super) fn truth(option: &str, given: &str) -> Result<bool, Failure> {
     match given.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
