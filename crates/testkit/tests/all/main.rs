@@ -1,5 +1,6 @@
 //! The whole system, from outside: the real binary, real sandboxes, real TLS, the real clients.
 
+mod acme;
 mod bad_input;
 mod demo;
 mod disk_full;
