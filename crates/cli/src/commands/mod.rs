@@ -2,6 +2,7 @@
 
 mod account;
 mod assets;
+mod ca;
 mod computetarget;
 mod configure;
 mod deployment;
@@ -15,6 +16,7 @@ mod login;
 mod network;
 mod outbound;
 mod principals;
+mod tls;
 mod workspace;
 
 use std::future::Future;
@@ -74,6 +76,8 @@ fn dispatch(command: Top, globals: &Globals) -> Found {
         Top::Login(args) => block_on(login::login(args, globals)),
         Top::Group(command) => with_session(globals, async |session| group::run(command, session, globals).await),
         Top::Dns(command) => with_session(globals, async |session| dns::run(command, session).await),
+        Top::Tls(command) => with_session(globals, async |session| tls::run(command, session, globals).await),
+        Top::Ca(command) => with_session(globals, async |session| ca::run(command, session, globals).await),
         Top::Network(command) => with_session(globals, async |session| network::run(*command, session).await),
         Top::KeyVault(command) => with_session(globals, async |session| keyvault::run(*command, session).await),
         Top::Acr(command) => with_session(globals, async |session| network::acr(command, session).await),

@@ -13,6 +13,7 @@ mod keyvault;
 mod network;
 mod outbound;
 mod platform;
+mod tls;
 pub(crate) mod unsupported;
 mod workspace;
 
@@ -48,6 +49,7 @@ pub(crate) use self::{
         TxtValue, VnetArgs, VnetCommand, ZoneCommand, ZoneGroupCommand, ZoneGroupName, ZoneLink,
     },
     outbound::{OfDeployment, OutboundLogArgs, RuleArgs, RuleCommand, RuleName, SuggestArgs, TestArgs},
+    tls::{CaCommand, TlsCheck, TlsCommand, TlsPlan, TlsRenew, TlsStatus},
     workspace::{WorkspaceCommand, WorkspaceName, WorkspaceOptions, WorkspaceWrite},
 };
 
@@ -143,6 +145,12 @@ pub(crate) enum Top {
     /// What the platform's DNS says, and how a company's own DNS is told.
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// Certificates of the names that are served.
+    #[command(subcommand)]
+    Tls(TlsCommand),
+    /// The built-in certificate authority.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Virtual networks, private endpoints and private DNS.
     #[command(subcommand)]
     Network(Box<Network>),
