@@ -7,9 +7,11 @@ usage: internet.py LINK DIRECTORY
 
 DIRECTORY holds `zone.json`, read anew for each query:
   {"name.": {"a": ["93.184.216.10"], "aaaa": [], "cname": "other.", "hang": false, "flip": [["a1"], ["a2"]]}}
-and `server.pem`, the certificate and key of the HTTPS server. A line `ready` on stdout says that everything listens.
+and `server.pem`, the certificate and key of the HTTPS server. What lies in `packages` there is served as a package index
+below `/simple/`. A line `ready` on stdout says that everything listens.
 """
 
+import hashlib
 import json
 import os
 import socket
@@ -105,7 +107,26 @@ def serve_dns(server, directory):
             server.sendto(reply, client)
 
 
-def serve_http(stream, server_name):
+def index_page(path, directory):
+    """Type and body of a page or a file of the package index, or nothing."""
+    packages = os.path.join(directory, "packages")
+    held = sorted(os.listdir(packages))
+    if path.startswith("/files/") and path[7:] in held:
+        with open(os.path.join(packages, path[7:]), "rb") as file:
+            return "application/octet-stream", file.read()
+    name = path.removeprefix("/simple/").strip("/").lower().replace("-", "_")
+    found = [file for file in held if path.startswith("/simple/") and file.lower().startswith(name + "-")]
+    if not found:
+        return None
+    files = []
+    for file in found:
+        with open(os.path.join(packages, file), "rb") as content:
+            files.append({"filename": file, "url": f"/files/{file}", "hashes": {"sha256": hashlib.sha256(content.read()).hexdigest()}})
+    page = {"meta": {"api-version": "1.1"}, "name": name, "files": files}
+    return "application/vnd.pypi.simple.v1+json", json.dumps(page).encode()
+
+
+def serve_http(stream, server_name, directory):
     """Answers each request with what arrived, until the client closes."""
     data = b""
     while True:
@@ -136,6 +157,13 @@ def serve_http(stream, server_name):
                 stream.sendall(b".")
                 time.sleep(0.1)
             continue
+        path = lines[0].split(" ")[1]
+        if path.startswith(("/simple/", "/files/")) and os.path.isdir(os.path.join(directory, "packages")):
+            page = index_page(path, directory)
+            status, kind, body = ("200 OK", *page) if page else ("404 Not Found", "text/plain", b"")
+            head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            stream.sendall(head.encode() + (b"" if lines[0].startswith("HEAD ") else body))
+            continue
         said = {"request": lines[0], "host": headers.get("host"), "server_name": server_name, "local": stream.getsockname()[0]}
         body = json.dumps(said).encode()
         stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -149,9 +177,9 @@ def echo(stream):
         stream.sendall(data)
 
 
-def serve_tls(stream, context):
+def serve_tls(stream, context, directory):
     with context.wrap_socket(stream, server_side=True) as tls:
-        serve_http(tls, getattr(tls, "asked_name", None))
+        serve_http(tls, getattr(tls, "asked_name", None), directory)
 
 
 def remember_name(tls, name, _):
@@ -187,8 +215,8 @@ def main(link, directory):
     context.load_cert_chain(os.path.join(directory, "server.pem"))
     context.set_alpn_protocols(["http/1.1"])
     context.sni_callback = remember_name
-    listen(80, serve_http, None)
-    listen(443, serve_tls, context)
+    listen(80, serve_http, None, directory)
+    listen(443, serve_tls, context, directory)
     for port in ECHO_PORTS:
         listen(port, echo)
     for family, address in ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888")):

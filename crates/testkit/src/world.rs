@@ -90,6 +90,16 @@ impl World {
         write_whole(&path, &zone)
     }
 
+    /// The directory of packages that the internet serves as an index, at `http://<any address>/simple`.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn packages(&self) -> Result<PathBuf> {
+        let path = self.dir.path().join("packages");
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
     /// Everything that arrived so far: one object for each packet.
     ///
     /// # Errors

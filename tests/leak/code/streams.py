@@ -82,7 +82,7 @@ def http(address, requests, port=80):
     return _guarded(attack)
 
 
-def tls(address, name, host=None, port=443, alpn=None):
+def tls(address, name, host=None, port=443, alpn=None, path="/"):
     """A handshake with this server name (or none), and a request with this Host."""
 
     def attack():
@@ -91,7 +91,8 @@ def tls(address, name, host=None, port=443, alpn=None):
         if alpn:
             context.set_alpn_protocols(alpn)
         with _dial(address, port) as plain, context.wrap_socket(plain, server_hostname=name) as stream:
-            stream.sendall(f"GET / HTTP/1.1\r\nHost: {host or name}\r\n\r\n".encode())
+            close = "" if path == "/" else "Connection: close\r\n"
+            stream.sendall(f"GET {path} HTTP/1.1\r\nHost: {host or name}\r\n{close}\r\n".encode())
             return _answer(_read(stream))
 
     return _guarded(attack)

@@ -149,10 +149,11 @@ async fn delete(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId)
     Ok(shape::deleted())
 }
 
-/// The private endpoint of a connection, if it is there and stays.
+/// The private endpoint of a connection, if it is there and stays; none for the connection of a workspace's outbound
+/// rule, which has neither an address nor names of its own.
 async fn endpoint_row(tx: &mut Tx, connection: &Resource) -> Result<Option<Resource>, ApiError> {
     let id = connection.properties()["privateEndpoint"]["id"].as_str().and_then(|id| ResourceId::parse(id).ok());
-    let Some(id) = id else { return Ok(None) };
+    let Some(id) = id.filter(|id| id.is_type(PRIVATE_ENDPOINT_TYPE)) else { return Ok(None) };
     Ok(tx.resource_get(&id).await?.filter(|row| !row.deleting))
 }
 

@@ -202,6 +202,15 @@ async fn private_endpoints_ask_the_targets_owner() {
     assert!(asked["properties"]["errorInformation"].as_str().unwrap().contains("approve"), "{asked:#}");
     let made = world.call("PUT", &format!("{path}/outboundRules/mine"), private(&account, "blob")).await.expect(200);
     assert_eq!(made["properties"]["status"], "Active", "{made:#}");
+    // The owner answers at the target, and can change the answer.
+    let shown = world.get(&account).await.expect(200)["properties"]["privateEndpointConnections"].clone();
+    let pending = |one: &&Value| one["properties"]["privateLinkServiceConnectionState"]["status"] == "Pending";
+    let connection = shown.as_array().unwrap().iter().find(pending).unwrap()["id"].as_str().unwrap().to_owned();
+    for (status, expected) in [("Approved", "Active"), ("Rejected", "Inactive")] {
+        let state = json!({"properties": {"privateLinkServiceConnectionState": {"status": status}}});
+        world.call("PUT", &connection, state).await.expect(200);
+        assert_eq!(world.get(&rule).await.expect(200)["properties"]["status"], expected);
+    }
     // A rule that is written again keeps its answer; one that goes takes its connection along.
     let again = world.call("PUT", &rule, private(&account, "blob")).await.expect(200);
     assert_eq!(again["properties"]["status"], "Inactive", "{again:#}");

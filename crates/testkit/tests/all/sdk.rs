@@ -48,6 +48,14 @@ fn the_sdk_manages_the_network_of_a_workspace() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_originals_network_clients_manage_virtual_networks() -> Result<()> {
+    let platform = Platform::start()?;
+    let said = platform.python("sdk_vnet.py", &[])?;
+    assert!(said.contains("steps passed"), "{said}");
+    Ok(())
+}
+
 /// The tokens that a model gets are those of its endpoint's identity.
 #[test]
 fn the_sdks_default_credential_works_inside_a_model() -> Result<()> {

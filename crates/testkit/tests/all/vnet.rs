@@ -1,5 +1,8 @@
 //! Private endpoints from outside: a model that can be called from inside a virtual network and from nowhere else.
 
+mod guide;
+mod storage;
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr, TcpStream},
@@ -92,7 +95,7 @@ struct Stage {
     owner: Owner,
     port: u16,
     key: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Stage {
@@ -107,7 +110,12 @@ impl Stage {
         let port = platform.url.rsplit(':').next().context("a port")?.parse()?;
         let key = platform.scoring("sample")?.key;
         let owner = Owner::new(&platform).await?;
-        Ok(Self { platform, owner, port, key, _dir: dir })
+        Ok(Self { platform, owner, port, key, dir })
+    }
+
+    /// Where the model's files lie.
+    fn sample(&self) -> PathBuf {
+        self.dir.path().join("sum")
     }
 
     /// A client for which the platform's names lead to `address`.
@@ -292,18 +300,23 @@ async fn members_of_a_managed_network_work_through_the_private_endpoint() -> Res
     result.with_context(|| stage.platform.log())
 }
 
-fn managed(stage: &Stage, home: &Namespace, member: &Namespace, stranger: &Namespace) -> Result<()> {
-    let platform = &stage.platform;
+/// Attaches a namespace to the bridge of the platform's only managed network; gives the bridge.
+fn attach(home: &Namespace, namespace: &Namespace, name: &str, address: &str) -> Result<String> {
     let bridge = wait("a bridge", || {
         let links = home.ip("-o link show type bridge").ok()?;
         Some(links.split(": ").nth(1)?.to_owned())
     })?;
-    for (namespace, name, address) in [(member, "m0", "10.231.77.200/24"), (stranger, "s0", "10.99.0.9/24")] {
-        home.ip(&format!("link add {name} type veth peer name eth0 netns {}", namespace.0))?;
-        home.ip(&format!("link set {name} master {bridge} up"))?;
-        namespace.ip(&format!("addr add {address} dev eth0"))?;
-        namespace.ip("link set eth0 up")?;
-    }
+    home.ip(&format!("link add {name} type veth peer name eth0 netns {}", namespace.0))?;
+    home.ip(&format!("link set {name} master {bridge} up"))?;
+    namespace.ip(&format!("addr add {address} dev eth0"))?;
+    namespace.ip("link set eth0 up")?;
+    Ok(bridge)
+}
+
+fn managed(stage: &Stage, home: &Namespace, member: &Namespace, stranger: &Namespace) -> Result<()> {
+    let platform = &stage.platform;
+    let bridge = attach(home, member, "m0", "10.231.77.200/24")?;
+    attach(home, stranger, "s0", "10.99.0.9/24")?;
     stranger.ip("route add 10.231.77.0/24 dev eth0")?;
     wait("the private endpoint", || {
         home.ip(&format!("-o addr show dev {bridge}")).ok().filter(|all| all.matches("/32").count() >= 2)
@@ -311,11 +324,7 @@ fn managed(stage: &Stage, home: &Namespace, member: &Namespace, stranger: &Names
 
     let request = platform.state().join("request.json");
     fs::write(&request, r#"{"data": [1, 2]}"#)?;
-    let text = platform.command(["env", "--private", "--format", "json"]).output()?.stdout;
-    let mut variables: Vec<(String, String)> =
-        serde_json::from_slice::<std::collections::BTreeMap<String, String>>(&text)?.into_iter().collect();
-    let tools = binary().parent().context("the program lies somewhere")?.display().to_string();
-    variables.push(("PATH".to_owned(), format!("{tools}:{}", std::env::var("PATH")?)));
+    let mut variables = member_variables(platform)?;
     variables.push(("REQUEST".to_owned(), request.display().to_string()));
     let output = member.shell("10.231.77.2", WALK, &variables)?;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -348,6 +357,21 @@ fn managed(stage: &Stage, home: &Namespace, member: &Namespace, stranger: &Names
     }
     wait("the bridge to go", || home.ip("-o link show type bridge").ok().filter(String::is_empty))?;
     Ok(())
+}
+
+/// What a member of a network has in its environment: the platform's variables, and `az`, which is the program itself.
+fn member_variables(platform: &Platform) -> Result<Vec<(String, String)>> {
+    let text = platform.command(["env", "--private", "--format", "json"]).output()?.stdout;
+    let mut variables: Vec<(String, String)> =
+        serde_json::from_slice::<std::collections::BTreeMap<String, String>>(&text)?.into_iter().collect();
+    let tools = platform.state().join("tools");
+    fs::create_dir_all(&tools)?;
+    for name in ["az", "casemate"] {
+        let _ = fs::remove_file(tools.join(name));
+        std::os::unix::fs::symlink(binary(), tools.join(name))?;
+    }
+    variables.push(("PATH".to_owned(), format!("{}:{}", tools.display(), std::env::var("PATH")?)));
+    Ok(variables)
 }
 
 fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {

@@ -13,7 +13,7 @@ use casemate_testkit::{project, world::World};
 use serde_json::Value;
 
 use super::{
-    lab::{Witness, silent_since},
+    lab::{Witness, make_packages, silent_since},
     table::{Attack, attacks},
 };
 
@@ -95,5 +95,17 @@ async fn every_attack_is_caught_where_nothing_stops_it() -> Result<()> {
         }
     }
     ensure!(missed.is_empty(), "nothing stops these, and the suite did not notice:\n{}", missed.join("\n"));
+    hooks_that_nothing_stops(&bare)
+}
+
+/// What packages' hooks attempt succeeds where nothing stops it.
+fn hooks_that_nothing_stops(bare: &Bare) -> Result<()> {
+    let mut enter = bare.world.enter();
+    let resolver = format!("mount --bind {} /etc/resolv.conf && exec \"$@\"", bare.resolver.display());
+    enter.extend(["unshare", "--mount", "--propagation", "private", "sh", "-c", &resolver, "sh"].map(str::to_owned));
+    let said = make_packages(&enter, "-", &bare.witness)?;
+    let seen: serde_json::Map<String, Value> = serde_json::from_str(&said)?;
+    let stopped: Vec<_> = seen.iter().filter(|(_, outcome)| *outcome != "did").collect();
+    ensure!(stopped.is_empty() && !seen.is_empty(), "attempts of hooks that work nowhere: {stopped:?}");
     Ok(())
 }

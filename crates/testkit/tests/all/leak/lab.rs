@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -44,11 +45,20 @@ const INWARD: &[(&str, &[&str])] = &[
     ("mixed", &["10.1.2.3", "127.0.0.1"]),
 ];
 
+/// Where the internet has its package index.
+pub const INDEX: &str = "93.184.216.20";
+/// The host's own pip must not tell of packages elsewhere.
+const WITHOUT: [&str; 4] = ["PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "UV_INDEX_URL"];
+/// An environment whose packages attack.
+const HOOKED: &str =
+    "name: hooked\ndependencies:\n  - pip:\n      - azureml-inference-server-http\n      - spy\n      - hooked\n";
+
 /// A platform in its world with the attacker deployed.
 pub struct Lab {
     pub platform: Platform,
     pub world: World,
     witness: Witness,
+    sample: Sample,
     directory: tempfile::TempDir,
 }
 
@@ -67,6 +77,8 @@ impl Lab {
         world.name("hang.wild.example.net.", serde_json::json!({"hang": true}))?;
         let mut platform = if unprivileged { Platform::start_unprivileged()? } else { Platform::start()? };
         let directory = tempfile::tempdir()?;
+        // What is in it must be out of reach because of the sandbox, not because of its mode.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let sample = Sample::new(directory.path(), "attacker", "")?;
         for entry in fs::read_dir(project().join("tests/leak/code"))? {
             let path = entry?.path();
@@ -86,10 +98,14 @@ impl Lab {
             platform.casemate(&format!("ml online-deployment create -f {}", file.display()))?;
         }
         platform.stop()?;
-        platform.move_into(world.enter(), &["--upstream-dns", RESOLVER]);
+        let mut enter = world.enter();
+        enter.push("env".to_owned());
+        enter.extend(WITHOUT.iter().map(|name| format!("--unset={name}")));
+        enter.extend(["PIP_CONFIG_FILE=/dev/null".to_owned(), format!("PIP_INDEX_URL=http://{INDEX}/simple")]);
+        platform.move_into(enter, &["--upstream-dns", RESOLVER]);
         platform.launch()?;
         let witness = Witness::start(&world, directory.path())?;
-        let lab = Self { platform, world, witness, directory };
+        let lab = Self { platform, world, witness, sample, directory };
         lab.wait_until_served()?;
         Ok(lab)
     }
@@ -129,6 +145,45 @@ impl Lab {
             said = serde_json::from_str(text)?;
         }
         Ok(said)
+    }
+
+    /// Puts packages whose hooks attack on the index, and deploys them as `hooked`.
+    pub fn deploy_hooks(&self) -> Result<()> {
+        let packages = self.world.packages()?;
+        make_packages(&self.world.enter(), &packages.display().to_string(), &self.witness)?;
+        fs::write(self.sample.path("hooked.yaml"), HOOKED)?;
+        let text = fs::read_to_string(self.sample.path("blue.yml"))?;
+        let text = text.replace("name: blue", "name: hooked").replace("conda.yaml", "hooked.yaml");
+        fs::write(self.sample.path("hooked.yml"), text)?;
+        let file = self.sample.path("hooked.yml");
+        self.platform.casemate(&format!("ml online-deployment create -f {}", file.display()))?;
+        Ok(())
+    }
+
+    /// One call of the management API, by its owner, at the platform.
+    pub fn rest(&self, method: &str, path: &str) -> Result<Value> {
+        let token = self.platform.casemate("account get-access-token --query accessToken -o tsv")?;
+        let enter = self.world.enter();
+        let output = Command::new(&enter[0])
+            .args(&enter[1..])
+            .args(["curl", "-sS", "--fail-with-body", "-X", method, "-H", "Content-Type: application/json", "-d", "{}"])
+            .arg("--cacert")
+            .arg(self.platform.state().join("ca.pem"))
+            .args(["-H", &format!("Authorization: Bearer {}", token.trim())])
+            .arg(format!("{}{path}?api-version=2024-10-01", self.platform.url))
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "{method} {path}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_str(&said)?)
+    }
+
+    /// Whether the resolver was asked since `mark` for a name with this label.
+    pub fn was_asked(&self, mark: Mark, label: &str) -> Result<bool> {
+        let arrivals = self.world.arrivals()?;
+        let asks = |packet: &Value| {
+            packet["port"] == 53 && packet["payload"].as_str().is_some_and(|text| text.to_lowercase().contains(label))
+        };
+        Ok(arrivals.iter().skip(mark.packets).any(asks))
     }
 
     /// How much has arrived so far.
@@ -221,13 +276,29 @@ impl Witness {
         Ok(fs::read_to_string(self.directory.join("callers"))?.lines().count())
     }
 
-    /// Fails when there were more.
+    /// Fails when there were more, or when its file was changed.
     pub fn silent_since(&self, callers: usize) -> Result<()> {
+        ensure!(fs::read_to_string(self.directory.join("treasure"))? == "treasure", "the witness's file was changed");
         let text = fs::read_to_string(self.directory.join("callers"))?;
         let more: Vec<&str> = text.lines().skip(callers).collect();
         ensure!(more.is_empty(), "somebody reached the platform's machine: {more:?}");
         Ok(())
     }
+}
+
+/// Makes the packages in `directory`, or with `-` their hooks' attempts, by a command behind `enter`; gives what is told.
+pub fn make_packages(enter: &[String], directory: &str, witness: &Witness) -> Result<String> {
+    let port: u16 = witness.port.parse()?;
+    let places = serde_json::json!({"index": INDEX, "witness": port, "directory": witness.directory});
+    let output = Command::new(&enter[0])
+        .args(&enter[1..])
+        .arg("python3")
+        .arg("-B")
+        .arg(project().join("tests/leak/packages.py"))
+        .args([directory, &places.to_string()])
+        .output()?;
+    ensure!(output.status.success(), "packages.py: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 impl Drop for Witness {

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{lab::Lab, table::attacks};
+use super::{
+    lab::{INDEX, Lab},
+    table::attacks,
+};
 
 const APPROVED: &str = r#"{"probe": "http", "address": "approved.example.net", "requests": ["GET / HTTP/1.1\r\nHost: approved.example.net\r\n\r\n"]}"#;
 const OTHER: &str = r#"{"probe": "http", "address": "other.example.net", "requests": ["GET / HTTP/1.1\r\nHost: other.example.net\r\n\r\n"]}"#;
@@ -24,10 +27,13 @@ type Step = (&'static str, fn(&mut Lab) -> Result<()>);
 /// Runs all of them; gives what failed.
 #[expect(clippy::print_stdout, reason = "times, which are shown when something fails")]
 pub fn run_all(mut lab: Lab) -> Vec<String> {
-    let steps: [Step; 13] = [
+    let steps: [Step; 16] = [
         ("24-28 rules that are too wide", rules_that_are_too_wide),
         ("59 another deployment", another_deployment),
         ("59 memory and queues across sandboxes", memory_and_queues_across_sandboxes),
+        ("73, 75 links and descriptors of a neighbour", links_and_descriptors_of_a_neighbour),
+        ("95 hooks of packages", hooks_of_packages),
+        ("97, 98 another account, another part of one", another_account),
         ("35-37 names that lead inward", names_that_lead_inward),
         ("36 answers that flip", answers_that_flip),
         ("a resolver that hangs", a_resolver_that_hangs),
@@ -143,6 +149,125 @@ fn memory_and_queues_across_sandboxes(lab: &mut Lab) -> Result<()> {
         ensure!(said["outcome"] == "refused", "green found what blue made ({made}): {said}");
     }
     Ok(())
+}
+
+/// What one sandbox plants or hands out is not there for another.
+fn links_and_descriptors_of_a_neighbour(lab: &mut Lab) -> Result<()> {
+    for place in ["/tmp", "/dev/shm"] {
+        let plant = format!(r#"{{"probe": "shell", "line": "ln -sfn /proc/1/environ {place}/planted"}}"#);
+        ensure!(lab.probe(&plant)?["outcome"] == "open", "blue can't plant a link in {place}");
+        let look = format!(r#"{{"probe": "shell", "line": "test -L {place}/planted"}}"#);
+        ensure!(lab.probe(&look)?["outcome"] == "open", "the control: blue's own link in {place}");
+        ensure!(lab.probe_at("green", &look)?["outcome"] == "refused", "green has blue's link in {place}");
+    }
+    let own = lab.probe_at("green", r#"{"probe": "give", "name": "casemate-green", "content": "of green"}"#)?;
+    ensure!(own["detail"] == "of green", "the control: green takes what it hands out itself: {own}");
+    let take = r#"{"probe": "descriptor", "path": "@casemate-green"}"#;
+    ensure!(lab.probe_at("green", take)?["detail"] == "of green", "the control: green, once more");
+    let said = lab.probe(take)?;
+    ensure!(said["outcome"] == "refused", "blue got a descriptor of green's: {said}");
+    Ok(())
+}
+
+/// What hooks of packages reach: the index while they are built, what the deployment may reach afterwards, and nothing
+/// when the environment is tried.
+fn hooks_of_packages(lab: &mut Lab) -> Result<()> {
+    let before = lab.mark()?;
+    lab.deploy_hooks()?;
+    let seen = lab.probe_at("hooked", "{}")?;
+    for (when, allowed) in [("build", "the index"), ("start", "an approved name")] {
+        let tried = seen[when].as_object().with_context(|| format!("the hooks told nothing: {seen}"))?;
+        ensure!(tried.contains_key(allowed), "{seen}");
+        for (what, outcome) in tried {
+            ensure!((outcome == "did") == (what == allowed), "at the {when}, {what}: {outcome}");
+        }
+    }
+    lab.silent_since(before, &[INDEX, APPROVED_AT[0], APPROVED_AT[1]])?;
+    ensure!(!lab.was_asked(before, "other")?, "a name that is not approved was asked for");
+    ensure!(lab.was_asked(before, "approved")?, "the control: an approved name is");
+    lab.platform.casemate("ml online-deployment delete -n hooked -e sample --yes")?;
+    Ok(())
+}
+
+/// A storage account as its owner knows it.
+struct Account {
+    id: String,
+    host: String,
+    /// The path of its files, with a signature that is good.
+    listing: String,
+}
+
+impl Account {
+    fn of(lab: &Lab, workspace: &str) -> Result<Self> {
+        let show = |query: &str| -> Result<String> {
+            let line = format!("ml workspace show -n {workspace} -g rg --query {query} -o tsv");
+            Ok(lab.platform.casemate(&line)?.trim().to_owned())
+        };
+        let (id, store) = (show("storage_account")?, format!("{}/datastores/workspaceblobstore", show("id")?));
+        let container = lab.rest("GET", &store)?["properties"]["containerName"].clone();
+        let signature = lab.rest("POST", &format!("{store}/listSecrets"))?["sasToken"].clone();
+        let (container, signature) = (container.as_str().context("a name")?, signature.as_str().context("a token")?);
+        let name = id.rsplit('/').next().context("an id has a name")?.to_lowercase();
+        Ok(Self {
+            host: format!("{name}.blob.core.casemate.internal"),
+            listing: format!("/{container}?restype=container&comp=list&{signature}"),
+            id,
+        })
+    }
+
+    /// What a model gets that asks at this host for `listing`.
+    fn asked_for(&self, lab: &Lab, listing: &str) -> Result<Value> {
+        let probe = serde_json::json!({"probe": "tls", "address": self.host, "name": self.host, "path": listing});
+        lab.probe(&probe.to_string())
+    }
+}
+
+fn another_account(lab: &mut Lab) -> Result<()> {
+    lab.platform.casemate("ml workspace create -n other -g rg")?;
+    let (own, theirs) = (Account::of(lab, "main")?, Account::of(lab, "other")?);
+    ensure!(is_ok(&own.asked_for(lab, &own.listing)?), "the control: the workspace's own storage");
+    // Theirs, with a signature that is good: at the own account's host, and at its own.
+    let said = own.asked_for(lab, &theirs.listing)?;
+    ensure!(said["status"] == "403", "their files at the own account's host: {said}");
+    let said = theirs.asked_for(lab, &theirs.listing)?;
+    ensure!(said["outcome"] == "refused", "their account, which no rule names: {said}");
+    // Other parts of the own account, and other ports.
+    for (service, port) in [("file", "443"), ("queue", "443"), ("dfs", "443"), ("blob", "80"), ("blob", "$PLATFORM")] {
+        let host = own.host.replacen("blob", service, 1);
+        let said =
+            lab.probe(&format!(r#"{{"probe": "tls", "address": "{host}", "name": "{host}", "port": {port}}}"#))?;
+        ensure!(said["outcome"] == "refused", "{host}:{port} got {said}");
+    }
+    // A rule opens their account for as long as its owner lets it.
+    lab.platform.casemate(&format!(
+        "ml workspace outbound-rule set -w main -n theirs --type private_endpoint --service-resource-id {} --subresource-target blob",
+        theirs.id
+    ))?;
+    eventually(|| Ok(is_ok(&theirs.asked_for(lab, &theirs.listing)?)))
+        .context("the control: an approved connection")?;
+    let connections = lab.rest("GET", &theirs.id)?["properties"]["privateEndpointConnections"].clone();
+    let named = |one: &&Value| one["properties"]["privateEndpoint"]["id"].as_str().is_some();
+    let connection = connections
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|one| one["name"].as_str().is_some_and(|name| name.starts_with("main.")) && named(one));
+    let connection = connection.and_then(|one| one["id"].as_str());
+    let connection = connection.with_context(|| format!("no connection of the rule in {connections}"))?.to_owned();
+    for _ in 0..2 {
+        let change = |verb: &str| {
+            lab.platform.casemate(&format!("network private-endpoint-connection {verb} --id {connection}"))
+        };
+        let said = own.asked_for(lab, &theirs.listing)?;
+        ensure!(said["status"] == "403", "a rule for their account opened it at the own one's host: {said}");
+        change("reject")?;
+        eventually(|| Ok(theirs.asked_for(lab, &theirs.listing)?["outcome"] == "refused"))
+            .context("a rejected connection")?;
+        change("approve")?;
+        eventually(|| Ok(is_ok(&theirs.asked_for(lab, &theirs.listing)?))).context("approved once more")?;
+    }
+    lab.platform.casemate("ml workspace outbound-rule remove -w main -n theirs --yes")?;
+    eventually(|| Ok(theirs.asked_for(lab, &theirs.listing)?["outcome"] == "refused")).context("the rule removed")
 }
 
 fn names_that_lead_inward(lab: &mut Lab) -> Result<()> {

@@ -90,6 +90,83 @@ pub const ATTACKS: &[Attack] = &[
         r#"{"probe": "unix", "path": "@casemate-witness"}"#,
         closed,
     ),
+    controlled(
+        attack(
+            "73",
+            "a planted link to a file of the host",
+            "mount namespace",
+            r#"{"probe": "planted", "path": "$DIRECTORY/treasure"}"#,
+            closed,
+        ),
+        r#"{"probe": "planted", "path": "/etc/os-release"}"#,
+        open,
+    ),
+    controlled(
+        attack(
+            "73b",
+            "writing through a planted link",
+            "mount namespace",
+            r#"{"probe": "planted_write", "path": "$DIRECTORY/treasure", "content": ""}"#,
+            closed,
+        ),
+        r#"{"probe": "planted_write", "path": "/dev/null"}"#,
+        open,
+    ),
+    controlled(
+        attack(
+            "73c",
+            "a second name for a file of the host",
+            "mount namespace",
+            r#"{"probe": "hard_link", "path": "$DIRECTORY/treasure"}"#,
+            closed,
+        ),
+        r#"{"probe": "hard_link", "path": "/etc/hosts"}"#,
+        open,
+    ),
+    controlled(
+        attack(
+            "73d",
+            "climbing out of an open directory",
+            "mount namespace",
+            r#"{"probe": "climb", "path": "$DIRECTORY/treasure"}"#,
+            closed,
+        ),
+        r#"{"probe": "climb", "path": "/etc/os-release"}"#,
+        open,
+    ),
+    controlled(
+        attack(
+            "73e",
+            "a link that changes while it is followed",
+            "mount namespace",
+            r#"{"probe": "swap", "path": "$DIRECTORY/treasure", "seconds": 1}"#,
+            closed,
+        ),
+        r#"{"probe": "swap", "path": "/etc/os-release"}"#,
+        open,
+    ),
+    controlled(
+        attack(
+            "75",
+            "a descriptor from a program of the host, by a socket's path",
+            "mount namespace",
+            r#"{"probe": "descriptor", "path": "$DIRECTORY/giver.sock"}"#,
+            closed,
+        ),
+        r#"{"probe": "give", "name": "casemate-own"}"#,
+        open,
+    ),
+    controlled(
+        attack(
+            "75b",
+            "a descriptor from a program of the host, by an abstract name",
+            "network namespace",
+            r#"{"probe": "descriptor", "path": "@casemate-giver"}"#,
+            closed,
+        ),
+        r#"{"probe": "descriptor", "path": "@casemate-own"}"#,
+        open,
+    ),
     attack(
         "76",
         "the first process's root",
