@@ -210,4 +210,56 @@ mod tests {
         assert_eq!(taken(&mut pace, 5000, at(120)), 50);
         assert_eq!(taken(&mut pace, 5, at(-4000)), 10, "the clock was set back");
     }
+
+    /// Renews a thousand names for two years; gives the certificates, the most in one hour, and those that ended before
+    /// they were renewed.
+    fn two_years(days: i64, outages: &[(i64, i64)]) -> (usize, usize, usize) {
+        struct Certificate {
+            name: String,
+            until: i64,
+            failures: u32,
+        }
+        let mut pace = Pace::default();
+        let mut all: Vec<_> = (0..1000)
+            .map(|number| Certificate { name: format!("e{number}.local"), until: days * DAY, failures: 0 })
+            .collect();
+        let first = |one: &Certificate| renewal_at(at(-300), at(one.until), &one.name, None);
+        let mut queue: std::collections::BTreeSet<_> =
+            all.iter().enumerate().map(|(number, one)| (first(one), number)).collect();
+        let (mut issued, mut ended, mut hours) = (0, 0, std::collections::HashMap::new());
+        while let Some((now, number)) = queue.pop_first().filter(|(now, _)| *now < at(730 * DAY)) {
+            let one = &mut all[number];
+            ended += usize::from(now >= at(one.until));
+            let from = at(one.until - days * DAY - 300);
+            let second = now.as_second() - at(0).as_second();
+            let next = if outages.iter().any(|(from, until)| (*from..*until).contains(&second)) {
+                one.failures += 1;
+                retry_at(now, one.failures, None, Some(danger_from(from, at(one.until))), &one.name)
+            } else if !pace.take(1000, now) {
+                at((second / 60 + 1) * 60)
+            } else {
+                (one.failures, one.until) = (0, second + days * DAY);
+                issued += 1;
+                *hours.entry(second / 3600).or_insert(0) += 1;
+                renewal_at(at(second - 300), at(one.until), &one.name, None)
+            };
+            queue.insert((next, number));
+        }
+        (issued, hours.values().max().copied().unwrap_or_default(), ended)
+    }
+
+    #[test]
+    fn two_years_of_a_thousand_names_made_at_once() {
+        let long = [(100 * DAY, 112 * DAY), (300 * DAY, 303 * DAY), (500 * DAY, 515 * DAY)];
+        let short = [(100 * DAY, 101 * DAY), (300 * DAY, 300 * DAY + 40_000), (500 * DAY, 501 * DAY + 40_000)];
+        for (days, outages, calm, after_outage) in
+            [(90, &[][..], 20, 0), (6, &[], 100, 0), (90, &long, 20, 300), (6, &short, 100, 300)]
+        {
+            let (issued, most, ended) = two_years(days, outages);
+            eprintln!("{days} days, {} outages: {issued} certificates, at most {most} in an hour", outages.len());
+            assert_eq!(ended, 0, "ended before they were renewed");
+            assert!(most <= calm.max(after_outage), "{most} in an hour, {days} days");
+            assert!(issued >= 1000 * 730 / usize::try_from(days).unwrap(), "{issued}");
+        }
+    }
 }

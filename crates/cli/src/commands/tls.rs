@@ -88,7 +88,8 @@ async fn renewed(renew: &TlsRenew, session: &Session, globals: &Globals) -> Foun
 /// POSTs and waits for the operation's end, if there is one.
 pub(super) async fn wait(session: &Session, globals: &Globals, path: &str, what: String) -> Result<Value, Failure> {
     let mut step = Step::begin(globals, what);
-    let ended = session.client().write_and_wait(Method::POST, path, None, None, &mut |elapsed| step.tick(elapsed)).await;
+    let ended =
+        session.client().write_and_wait(Method::POST, path, None, None, &mut |elapsed| step.tick(elapsed)).await;
     Ok(ended?)
 }
 

@@ -16,6 +16,8 @@ mod owner;
 mod probe;
 mod settle;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod wanted;
 
