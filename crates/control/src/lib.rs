@@ -11,6 +11,7 @@ mod actor;
 mod artifacts;
 mod board;
 mod certificates;
+mod computes;
 mod deletion;
 mod fleet;
 mod host;
@@ -213,6 +214,7 @@ impl<B: Backend> Control<B> {
 
         let mut table = routes::build(&self.shared, &endpoints, &deployments).await?;
         services::add(&self.shared, &mut table, &services, &deployments).await?;
+        computes::add(&mut table, &computes);
         self.routes.send_replace(Arc::new(table));
         self.shared.published.send_modify(|count| *count += 1);
 
@@ -220,6 +222,7 @@ impl<B: Backend> Control<B> {
             self.finish_owner(owner, &pending).await?;
         }
         services::finish(&self.shared, &services, &pending).await?;
+        computes::finish(&self.shared, &computes, &pending).await?;
         deletion::reconcile(&self.shared, &pending).await
     }
 
