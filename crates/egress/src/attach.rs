@@ -23,6 +23,7 @@ use tokio_util::sync::DropGuard;
 use crate::{
     EgressLimits, InstanceIdentity,
     buffers::Buffers,
+    pipes::Pipes,
     pool::NamePool,
     recorder::{Event, Recorder},
     relay::Throttle,
@@ -71,6 +72,7 @@ pub(crate) struct Sandbox {
     pub(crate) identity: Option<Arc<dyn InstanceIdentity>>,
     pub(crate) clock: Clock,
     pub(crate) buffers: Buffers,
+    pub(crate) pipes: Pipes,
     pub(crate) throttle: Throttle,
     pub(crate) tokens: Arc<Semaphore>,
     pub(crate) wire: Wire,

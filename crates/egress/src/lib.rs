@@ -25,6 +25,7 @@ mod hello;
 mod http;
 mod log;
 mod metadata;
+mod pipes;
 mod pool;
 mod recorder;
 mod relay;
@@ -49,6 +50,7 @@ use crate::{
     attach::{Sandbox, Wire},
     buffers::{Buffers, Shelf},
     dns::{Responder, dns_socket, serve_dns},
+    pipes::{PipeShelf, Pipes},
     pool::NamePool,
     recorder::{Event, Recorder},
     relay::Throttle,
@@ -66,6 +68,7 @@ struct Shared {
     log: DecisionLog,
     resolver: Upstream,
     shelf: Arc<Shelf>,
+    pipes: Arc<PipeShelf>,
     tasks: TaskTracker,
 }
 
@@ -85,7 +88,8 @@ impl Gateway {
             );
             Fault::new(FaultKind::Unavailable, "DecisionLogUnavailable", message)
         })?;
-        Ok(Self(Arc::new(Shared { config, clock, log, resolver, shelf: Arc::default(), tasks: TaskTracker::new() })))
+        let (shelf, pipes, tasks) = (Arc::default(), Arc::default(), TaskTracker::new());
+        Ok(Self(Arc::new(Shared { config, clock, log, resolver, shelf, pipes, tasks })))
     }
 
     /// Serves a sandbox through its sockets until the attachment is dropped, which cuts every stream. Must be called
@@ -131,6 +135,7 @@ impl Gateway {
             identity,
             clock: shared.clock.clone(),
             buffers: Buffers::new(Arc::clone(&shared.shelf)),
+            pipes: Pipes::new(Arc::clone(&shared.pipes)),
             throttle: Throttle::new(limits.bytes_per_second),
             tokens: Sandbox::token_permits(),
             wire,

@@ -1,4 +1,5 @@
-//! Copying bytes both ways: half-closed as the ends are, as fast as the slower one reads, and counted.
+//! Copying bytes both ways: half-closed as the ends are, as fast as the slower one reads, and counted. What comes in small
+//! pieces goes through a buffer, and bulk through a pipe.
 
 use std::{
     io,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
+    io::{AsyncWrite, AsyncWriteExt, Interest},
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
@@ -18,10 +19,15 @@ use tokio::{
     time::Instant,
 };
 
-use crate::buffers::Buffers;
+use crate::{
+    buffers::Buffers,
+    pipes::{self, Pipe, Pipes},
+};
 
 /// Chunks that one direction copies before other tasks get their turn.
 const TURN: u32 = 16;
+/// A chunk of so many bytes is followed by more, which go through a pipe.
+const BULK: usize = 32 << 10;
 /// What a limit of bandwidth lets through at once after a pause.
 const BURST: Duration = Duration::from_millis(250);
 
@@ -102,6 +108,7 @@ impl Throttle {
 #[derive(Clone, Copy)]
 pub(crate) struct Means<'a> {
     pub(crate) buffers: &'a Buffers,
+    pub(crate) pipes: &'a Pipes,
     pub(crate) throttle: &'a Throttle,
     pub(crate) flow: &'a Flow,
 }
@@ -145,23 +152,58 @@ pub(crate) async fn relay(
 
 async fn copy(means: Means<'_>, way: Way, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
     let mut turn = 0;
+    let mut bulk = false;
     loop {
-        // Only a stream that has something to copy holds a buffer.
+        // Only a stream that has something to copy holds a buffer or a pipe.
         from.readable().await?;
-        let mut buffer = means.buffers.take();
-        let size = means.throttle.piece(buffer.bytes().len());
-        let count = match from.try_read(&mut buffer.bytes()[..size]) {
-            Ok(0) => return to.shutdown().await,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+        let pipe = if bulk { means.pipes.take() } else { None };
+        let spliced = match pipe {
+            Some(pipe) => splice(means, way, pipe, from, to).await?,
+            None => 0,
         };
-        means.throttle.pass(count).await;
-        to.write_all(&buffer.bytes()[..count]).await?;
-        means.flow.add(way, count);
+        let moved = match spliced {
+            // Whether there is nothing, or more behind urgent data, or nothing ever again, is what reading tells.
+            0 => match chunk(means, way, from, to).await {
+                Ok(0) => return to.shutdown().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                moved => moved?,
+            },
+            spliced => spliced,
+        };
+        bulk = moved >= BULK;
         turn += 1;
         if turn % TURN == 0 {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Copies what has come, by way of a buffer; 0 at the end.
+async fn chunk(means: Means<'_>, way: Way, from: &ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<usize> {
+    let mut buffer = means.buffers.take();
+    let size = means.throttle.piece(buffer.bytes().len());
+    let count = from.try_read(&mut buffer.bytes()[..size])?;
+    means.throttle.pass(count).await;
+    to.write_all(&buffer.bytes()[..count]).await?;
+    means.flow.add(way, count);
+    Ok(count)
+}
+
+/// Moves what has come, by way of a pipe; 0 when that is not to be had.
+async fn splice(
+    means: Means<'_>,
+    way: Way,
+    mut pipe: Pipe,
+    from: &ReadHalf<'_>,
+    to: &WriteHalf<'_>,
+) -> io::Result<usize> {
+    let (from, to): (&TcpStream, &TcpStream) = (from.as_ref(), to.as_ref());
+    let most = means.throttle.piece(pipes::CAPACITY);
+    let count = pipe.fill(from, most)?;
+    means.throttle.pass(count).await;
+    while pipe.held() > 0 {
+        let gone = to.async_io(Interest::WRITABLE, || pipe.empty(to)).await?;
+        means.flow.add(way, gone);
+    }
+    Ok(count)
 }

@@ -110,7 +110,8 @@ pub(crate) async fn serve(sandbox: &Sandbox, mut client: TcpStream, half_open: O
     let _ = dialled.stream.set_nodelay(true);
     let flow = Flow::default();
     let end = {
-        let means = Means { buffers: &sandbox.buffers, throttle: &sandbox.throttle, flow: &flow };
+        let means =
+            Means { buffers: &sandbox.buffers, pipes: &sandbox.pipes, throttle: &sandbox.throttle, flow: &flow };
         let stream = Stream { sandbox, destination: &destination, route: &route, inspection, address: dialled.address };
         let work = stream.work(means, &mut client, &mut dialled.stream, opening);
         stream.supervise(work, &mut policy, &flow, &event).await

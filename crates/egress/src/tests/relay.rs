@@ -1,12 +1,17 @@
 //! Bytes that are let through: as they are, both ways, ended as the ends end.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
 
 use casemate_model::{
     ResourceId,
     egress::{PortRanges, PrivateDestination, Rule, Target},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::MsgFlags;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 
 use super::{FRONT_DOOR, World, internet, is_reset, only, read_all, read_some, rule, say, server::Server};
 use crate::EgressLimits;
@@ -35,6 +40,52 @@ async fn a_large_body_arrives_whole_and_ends_by_halves() {
     assert!(received == sent);
     let entry = world.logged(|entry| entry.allowed).await;
     assert_eq!((entry.bytes_sent, entry.bytes_received), (20_000_000, 20_000_000));
+}
+
+#[tokio::test]
+async fn urgent_data_in_bulk_does_not_end_a_stream() {
+    let world = World::new(only([rule("r", NAME, "5432")]));
+    let server = Server::each(|mut stream, _| async move {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    })
+    .await;
+    world.host(NAME, 5432, server.address);
+    let mut stream = world.connect(NAME, 5432).await;
+    let sent = vec![7; 6_000_000];
+    let (before, after) = sent.split_at(3_000_000);
+    stream.write_all(before).await.unwrap();
+    // A receiver that does not ask for it gets all but this.
+    let urgent = || nix::sys::socket::send(stream.as_raw_fd(), b"!", MsgFlags::MSG_OOB).map_err(io::Error::from);
+    stream.async_io(Interest::WRITABLE, urgent).await.unwrap();
+    stream.write_all(after).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
+}
+
+#[tokio::test]
+async fn streams_that_nobody_reads_leave_the_others_a_way() {
+    let world = World::new(only([rule("r", NAME, "5432")]));
+    let server = Server::each(|mut stream, _| async move {
+        let _ = stream.write_all(&vec![7; 8_000_000]).await;
+    })
+    .await;
+    world.host(NAME, 5432, server.address);
+    // More than there are pipes and large buffers for one sandbox; each is stuck with what it holds.
+    let mut stuck = Vec::new();
+    for _ in 0..50 {
+        let mut stream = world.connect(NAME, 5432).await;
+        read_some(&mut stream, 100_000).await;
+        stuck.push(stream);
+    }
+    let mut stream = world.connect(NAME, 5432).await;
+    assert_eq!(read_all(&mut stream).await.len(), 8_000_000);
+    // And what they hold is theirs still.
+    let mut first = stuck.swap_remove(0);
+    assert_eq!(read_all(&mut first).await.len(), 7_900_000);
 }
 
 #[tokio::test]
