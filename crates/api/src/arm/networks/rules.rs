@@ -267,7 +267,9 @@ fn shown_properties(state: &ApiState, workspace: &Resource, all: &Loaded, rule: 
     if let Some(why) = status.why() {
         properties["errorInformation"] = why.into();
     }
-    // The original lists the rules for whose sake another one exists; every rule here exists for its own.
+    // The rules for whose sake this one exists, which would be of the category Dependency. There are none here: what a
+    // private endpoint leads to is served whole by the platform or is one registered host, and no host rule needs
+    // another to take effect, so no user's rule brings a second one; the required ones follow from the workspace itself.
     properties["parentRuleNames"] = json!([]);
     properties
 }

@@ -439,6 +439,9 @@ fn the_decision_log(lab: &mut Lab) -> Result<()> {
         entry["name"] == "approved.example.net" && entry["allowed"] == true && entry["rule"] == "approved"
     };
     ensure!(all.iter().any(approved), "no approved stream in {all:?}");
+    let of = read("--endpoint sample --deployment blue")?;
+    ensure!(of.iter().any(approved) && of.iter().all(|entry| entry["deployment"] == "sample/blue"), "{of:?}");
+    ensure!(read("--endpoint other --deployment blue")?.is_empty(), "another endpoint's deployment of the same name");
     let said = lab.platform.casemate(
         "ml workspace outbound-rule test -w main --endpoint sample --deployment blue other.example.net:443 -o json",
     )?;
