@@ -1,9 +1,10 @@
-//! The built-in certificate authority, and the certificates that the router serves from.
+//! The built-in certificate authority, the checks of certificates that people bring, and what the router serves from.
 //!
 //! A root (ten years) signs one issuing intermediate (five years), which signs the leaves; the root's key is needed
 //! only to make an intermediate, so a running platform never holds it. Leaves are served by server name from an
 //! immutable [`CertificateMap`] behind an atomic pointer: publishing a new map is seen by the next handshake and
-//! touches no open connection.
+//! touches no open connection. Each certificate has a TLS configuration of its own with its own ticket keys, so no session
+//! crosses names, certificates or settings; a client's hello decides which (`CertificateResolver::select`).
 //!
 //! This room opens no file and no socket, keeps no state of its own and never prints a key. It serves no default
 //! certificate: a caller that asks for a name that is not in the map gets an alert.

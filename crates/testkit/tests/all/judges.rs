@@ -14,10 +14,15 @@ use tempfile::TempDir;
 
 /// The endpoint whose name is looked at.
 const NAME: &str = "judged.local.inference.casemate.internal";
-/// Longest time for one judge, in seconds: the machine may be busy.
+/// Longest time for one judge, in seconds: the machine may be busy, and testssl's whole programme is long.
 const PATIENCE: u32 = 480;
+const LONG_PATIENCE: u32 = 3600;
 /// Longest time for one connection of a judge, in seconds.
 const CONNECTION_PATIENCE: &str = "20";
+
+fn is_long() -> bool {
+    std::env::var_os("CASEMATE_TEST_LONG").is_some()
+}
 
 /// A platform with an endpoint, and a place for files.
 struct Court {
@@ -50,15 +55,16 @@ impl Court {
 
     /// Runs a judge, bounded in time, with nothing on its stdin; gives what it says.
     fn hear(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let patience = if is_long() { LONG_PATIENCE } else { PATIENCE };
         let output = Command::new("timeout")
-            .args([&PATIENCE.to_string(), program])
+            .args([&patience.to_string(), program])
             .args(arguments)
             .stdin(Stdio::null())
             .current_dir(self.files.path())
             .output()?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
-        ensure!(output.status.code() != Some(124), "{program} did not end in {PATIENCE} s:\n{said}");
+        ensure!(output.status.code() != Some(124), "{program} did not end in {patience} s:\n{said}");
         ensure!(output.status.code() != Some(127), "{program} is missing: `cargo xtask test` installs it");
         Ok(said)
     }
@@ -73,7 +79,7 @@ fn testssl(court: &Court) -> Result<HashMap<String, (String, String)>> {
     let mut arguments = vec!["--quiet", "--color", "0", "--warnings", "batch", "-n", "none", "--ip", "127.0.0.1"];
     arguments.extend(["--add-ca", &root, "--jsonfile", &file]);
     arguments.extend(bounds);
-    if std::env::var_os("CASEMATE_TEST_LONG").is_none() {
+    if !is_long() {
         arguments.extend(["-p", "-s", "-f", "-S", "-R", "-C"]);
     }
     arguments.push(&target);
