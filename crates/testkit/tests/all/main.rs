@@ -13,6 +13,7 @@ mod rollout;
 mod rotation;
 mod sdk;
 mod start_stop;
+mod tls;
 mod unprivileged;
 mod v1;
 mod vnet;
