@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use super::{document::Document, identity::Identity, rule::OutboundRule, show};
 use crate::{artifact::hash_bytes, yaml::Fields};
 
+/// The longest name of a storage account and of a vault.
+const LONGEST_DEPENDENCY: usize = 24;
+
 /// What a workspace's deployments may reach.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ManagedNetwork {
@@ -200,7 +203,8 @@ impl Workspace {
             if properties.contains_key(key) {
                 continue;
             }
-            let dependency = format!("{short}{word}{tail}");
+            let mut dependency = format!("{short}{word}{tail}");
+            dependency.truncate(LONGEST_DEPENDENCY);
             let id = format!("{group}/providers/{kind}/{dependency}");
             let mut resource = json!({"type": kind, "apiVersion": version, "name": dependency, "location": location, "tags": literal(&json!(self.tags))});
             if let (Some(map), Some(extra)) = (resource.as_object_mut(), extra.as_object()) {

@@ -131,3 +131,21 @@ fn bad_input() {
         assert!(fault.message.contains(said), "{} lacks {said}", fault.message);
     }
 }
+
+/// A long name of a workspace makes no names that its storage account and its vault can't have.
+#[test]
+fn what_a_workspace_brings_has_names_that_fit() {
+    let text = "name: my_workspace_with_a_long_name\n";
+    let made = |name: &str| {
+        let workspace = Workspace::read(&document(text)).unwrap();
+        let body = workspace.to_template("/subscriptions/s/resourceGroups/g", "t", name, "local");
+        let resources = body["properties"]["template"]["resources"].as_array().unwrap().clone();
+        let names = resources.iter().take(3).map(|one| one["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<String>>()
+    };
+    let (one, other) = (made("my_workspace_name"), made("my_workspace_other"));
+    for (name, beside) in one.iter().zip(&other) {
+        assert!((3..=24).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{name}");
+        assert_ne!(name, beside, "two workspaces of one group have their own");
+    }
+}
