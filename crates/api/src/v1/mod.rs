@@ -108,6 +108,8 @@ pub(crate) fn error_body(fault: &Fault) -> Value {
         "statusCode": envelope::status_of(fault),
         "message": fault.message,
         "details": details,
+        // All that the client shows of a failure with models.
+        "correlation": {"message": fault.message},
         "error": envelope::error_body(fault),
     })
 }

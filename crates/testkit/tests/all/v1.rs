@@ -31,3 +31,15 @@ fn the_first_walkthroughs_computes() -> Result<()> {
     assert!(said.contains("steps passed"), "{said}");
     Ok(())
 }
+
+#[test]
+fn the_first_generations_models_and_services() -> Result<()> {
+    // A port that is free now; services without TLS are called there.
+    let plain = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let platform = Platform::start_with(&["--http-listen", &plain])?;
+    platform.workspace()?;
+    let said = run(&platform, "v1_services.py", &[])?;
+    println!("{said}");
+    assert!(said.contains("steps passed"), "{said}");
+    Ok(())
+}
