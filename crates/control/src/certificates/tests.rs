@@ -572,3 +572,34 @@ async fn a_clock_that_was_wrong_is_no_trap() {
     assert_eq!(stage.shown("a.test").await.as_ref(), Some(&facts.sha256));
     assert!(facts.not_before.as_second() < START && facts.not_after.as_second() > START);
 }
+
+#[tokio::test]
+async fn ten_thousand_certificates_take_little_memory_and_time() {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default() * 4096
+    };
+    let now = Timestamp::from_second(START).unwrap();
+    let (authority, _) = CertificateAuthority::create(now).unwrap();
+    let (before, began) = (resident(), std::time::Instant::now());
+    let leaves: Vec<Leaf> = (0..10_000)
+        .map(|number| authority.issue(&names(&format!("e{number}.test")), now, DEFAULT_VALIDITY).unwrap())
+        .collect();
+    let issued = began.elapsed();
+    let resolver = CertificateResolver::default();
+    let began = std::time::Instant::now();
+    let served = leaves.iter().map(|leaf| Served {
+        names: leaf.names.clone(),
+        leaf,
+        settings: casemate_pki::TlsSettings::default(),
+    });
+    resolver.publish(CertificateMap::new(served, None));
+    let took = resident().saturating_sub(before);
+    eprintln!(
+        "10,000 certificates: {} MB, {:?} each to issue, published in {:?}",
+        took / 1_000_000,
+        issued / 10_000,
+        began.elapsed()
+    );
+    assert!(took < 250_000_000, "{took} bytes");
+}
