@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use casemate_model::{Fault, deployment::MAX_REQUEST_TIMEOUT, endpoint::ENDPOINT_TYPE};
 use casemate_runtime::{Backend, Instance, InstanceRequest, InstanceStatus};
 
-use crate::{Shared, artifacts::Artifacts, board::Entry, wish::Wish};
+use crate::{Shared, artifacts::Artifacts, board::Entry, secrets, trust, wish::Wish};
 
 /// Time between SIGTERM and SIGKILL for an instance with no request left.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -71,14 +71,17 @@ async fn start<B: Backend>(
     count: usize,
 ) -> Result<Vec<Instance>, Fault> {
     let mut instances = Vec::with_capacity(count);
+    let (store, domain) = (&shared.store, &shared.config.domain);
+    let variables = secrets::resolve(store, domain, &wish.id, &artifacts.variables).await?;
+    let (environment, variables) = trust::added(&shared.config.state_dir, &artifacts.environment, variables);
     for _ in 0..count {
         let request = InstanceRequest {
             deployment: wish.id.clone(),
-            environment: artifacts.environment.clone(),
+            environment: environment.clone(),
             code: artifacts.code.clone(),
             models: artifacts.models.clone(),
             model_mount_path: wish.spec.model_mount_path.clone(),
-            variables: artifacts.variables.clone(),
+            variables: variables.clone(),
             size: wish.size,
             workers: wish.workers,
             liveness: wish.spec.liveness_probe,

@@ -20,7 +20,9 @@ mod networks;
 mod outbound;
 mod package;
 mod routes;
+mod secrets;
 mod services;
+mod trust;
 mod wish;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -44,6 +46,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use self::trust::BUNDLE as TRUST_BUNDLE;
 use crate::{
     board::Board,
     certificates::COMPUTE_TYPE,

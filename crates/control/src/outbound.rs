@@ -97,6 +97,10 @@ async fn policies(
     deployments.extend(store.resource_list(&Filter::of_type(SERVICE_DEPLOYMENT_TYPE)).await?);
     let workspaces = store.resource_list(&Filter::of_type(WORKSPACE_TYPE)).await?;
     let all_rules = store.resource_list(&Filter::of_type(RULE_TYPE)).await?;
+    let mut services = Vec::new();
+    for kind in egress::SERVICE_TYPES {
+        services.extend(store.resource_list(&Filter::of_type(kind)).await?);
+    }
     let mut policies = HashMap::new();
     for workspace in &workspaces {
         let deployments: Vec<&Resource> = deployments.iter().filter(|one| one.id.is_within(&workspace.id)).collect();
@@ -113,7 +117,8 @@ async fn policies(
         let lookup = |id: &ResourceId| known.get(id).cloned();
         let around = Surroundings { tags, domain, own_addresses, lookup: &lookup };
         for deployment in deployments {
-            let (policy, faults) = egress::policy(workspace, &rules, Some(deployment), &around);
+            let (mut policy, faults) = egress::policy(workspace, &rules, Some(deployment), &around);
+            egress::lead_home(&mut policy, &services, domain);
             for fault in faults {
                 tracing::warn!(workspace = %workspace.id, %fault, "an outbound rule opens nothing");
             }

@@ -1,9 +1,9 @@
 //! Sets up the certificate manager: the built-in authority, who else issues, and the files that tell callers whom to trust.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use anyhow::Result;
-use casemate_control::{Certificates, FrontDoor, Issuers};
+use casemate_control::{Certificates, FrontDoor, Issuers, TRUST_BUNDLE};
 use casemate_pki::{BuiltIn, CertificateResolver, DEFAULT_VALIDITY, Issuer};
 use casemate_store::Store;
 
@@ -44,5 +44,16 @@ fn write_roots(state_dir: &Path, roots: &str) -> io::Result<()> {
     let mut bundle = SYSTEM_ROOTS.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
     bundle.extend_from_slice(b"\n");
     bundle.extend_from_slice(roots.as_bytes());
-    state::write_private(state_dir, "ca-bundle.pem", &bundle)
+    state::write_private(state_dir, "ca-bundle.pem", &bundle)?;
+    write_for_payloads(&state_dir.join(TRUST_BUNDLE), &bundle)
+}
+
+/// Writes a file that payloads are shown, and may read whoever they are in their sandboxes. Those that run keep the one
+/// they began with.
+fn write_for_payloads(path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    let partial = path.with_extension("partial");
+    fs::write(&partial, content)?;
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o644))?;
+    fs::rename(&partial, path)
 }

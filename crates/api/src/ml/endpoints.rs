@@ -16,7 +16,7 @@ use super::{
     body::{Body, spell, texts},
     keys, traffic, workspace,
 };
-use crate::{ApiError, ApiState, Call, OpContext, Target, arm::shape::not_found, context::Outcome, respond};
+use crate::{ApiError, ApiState, Call, OpContext, Target, arm::shape::not_found, context::Outcome, respond, vault};
 
 /// Most endpoints of the platform's one region.
 const MAX_ENDPOINTS: usize = 100;
@@ -73,6 +73,9 @@ async fn put(ctx: &OpContext, state: &ApiState, call: &Call, id: &ResourceId) ->
         }
     };
     let (body, auth_mode) = wish(state, &home, id, body, before.as_ref(), deployments.as_deref())?;
+    if before.is_none() && auth_mode == AuthMode::Key {
+        vault::check_keys(state, &home, id.name()).await?;
+    }
     let mut put = tx.resource_put(id, body, &condition, &ctx.author()).await?;
     if put.created && auth_mode == AuthMode::Key {
         for name in keys::NAMES {

@@ -9,7 +9,7 @@ use casemate_model::{
 use serde_json::{Value, json};
 
 use super::workspace;
-use crate::{ApiState, Call, OpContext, context::Outcome, respond};
+use crate::{ApiState, Call, OpContext, context::Outcome, respond, vault};
 
 /// The names of the two keys among the endpoint's secrets.
 pub(crate) const NAMES: [&str; 2] = ["primaryKey", "secondaryKey"];
@@ -21,9 +21,12 @@ pub(super) async fn action(ctx: &OpContext, state: &ApiState, call: &Call, id: &
         return call.method_not_allowed();
     };
     ctx.authorize_call(call)?;
-    workspace::read(state, id).await?;
+    let home = workspace::read(state, id).await?;
     let row = workspace::present(state.store.resource_get(id).await?, id)?;
     let mode = EndpointSpec::from_properties(row.properties())?.auth_mode;
+    if *known != "token" && mode == AuthMode::Key {
+        vault::check_keys(state, &home, id.name()).await?;
+    }
     match *known {
         "token" => token(state, &row, mode),
         "listKeys" => list(state, &row, mode).await,

@@ -12,6 +12,7 @@ mod trust;
 pub(crate) use self::{
     door::{Asked, enter},
     manage::{KIND, dispatch, is_known, show, write},
+    trust::check_keys,
 };
 
 /// Whether tokens for this lower-case resource (without a slash at its end) are for vaults: the public cloud's name, or

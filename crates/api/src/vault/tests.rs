@@ -242,3 +242,31 @@ async fn network_rules_come_before_credentials() {
         );
     }
 }
+
+#[tokio::test]
+async fn endpoint_keys_need_a_vault_that_lets_the_platform_in() {
+    let world = World::new().await;
+    let path = world.workspace("g", "wsp").await;
+    let vault = world.get(&path).await.expect(200)["properties"]["keyVault"].as_str().unwrap().to_owned();
+    let name = vault.rsplit('/').next().unwrap().to_owned();
+    let endpoint = |name: &str| format!("{path}/onlineEndpoints/{name}");
+    let key = json!({"location": "local", "properties": {"authMode": "Key"}});
+    let rules = |bypass: &str| json!({"properties": {"networkAcls": {"bypass": bypass, "defaultAction": "Deny"}}});
+    world.call("PUT", &endpoint("before"), key.clone()).await.expect(201);
+    world.call("PATCH", &vault, rules("None")).await.expect(200);
+    let message = world.call("PUT", &endpoint("after"), key.clone()).await.refused(403, "KeyVaultAccessDenied");
+    assert!(message.contains(&format!("az keyvault update -n {name} --bypass AzureServices")), "{message}");
+    assert!(message.contains("\"defaultAction\":\"Deny\"") && message.contains("'after'"), "{message}");
+    world.get(&endpoint("after")).await.refused(404, "ResourceNotFound");
+    let token = json!({"location": "local", "properties": {"authMode": "AMLToken"}});
+    world.call("PUT", &endpoint("other"), token).await.expect(201);
+    let keys = |action: &str| format!("{}/{action}", endpoint("before"));
+    world.call("POST", &keys("listKeys"), json!({})).await.refused(403, "KeyVaultAccessDenied");
+    let renew = json!({"keyType": "Primary"});
+    world.call("POST", &keys("regenerateKeys"), renew).await.refused(403, "KeyVaultAccessDenied");
+    // What is there goes on, and the line in the message mends the rest.
+    world.call("PUT", &endpoint("before"), key.clone()).await.expect(200);
+    world.call("PATCH", &vault, rules("AzureServices")).await.expect(200);
+    world.call("POST", &keys("listKeys"), json!({})).await.expect(200);
+    world.call("PUT", &endpoint("after"), key).await.expect(201);
+}

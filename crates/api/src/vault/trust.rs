@@ -4,12 +4,23 @@ use casemate_model::{
     Resource, ResourceId,
     egress::{self, HostName, PrivateDestination, RULE_TYPE, Route, Surroundings, Verdict},
     inbound::Origin,
-    vault::{Caller, NetworkRules, Refused},
+    vault::{Caller, NetworkRules, Refused, check_platform},
 };
 use casemate_store::{Filter, StoreError};
 
 use super::answer::{Refusal, named};
-use crate::state::ApiState;
+use crate::{error::ApiError, state::ApiState};
+
+/// Insists that the vault of a workspace lets the platform in, which keeps the keys of its endpoints there in effect. A
+/// vault that is gone refuses nobody.
+pub(crate) async fn check_keys(state: &ApiState, workspace: &Resource, endpoint: &str) -> Result<(), ApiError> {
+    let id = workspace.properties()["keyVault"].as_str().and_then(|id| ResourceId::parse(id).ok());
+    let Some(id) = id else { return Ok(()) };
+    if let Some(vault) = state.store.resource_get(&id).await?.filter(|row| !row.deleting) {
+        check_platform(&vault, &format!("keep or read the keys of the endpoint '{endpoint}'"))?;
+    }
+    Ok(())
+}
 
 /// Insists that the way that a request came is open to this vault.
 pub(super) async fn check(state: &ApiState, vault: &Resource, origin: &Origin) -> Result<(), Refusal> {

@@ -11,6 +11,7 @@ mod admit;
 mod differential;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod home;
 mod log;
 mod name;
 mod pattern;
@@ -28,6 +29,7 @@ mod tags_tests;
 
 pub use address::{AddressClass, classify, unmapped};
 pub use admit::{Admitted, RefusedAddress};
+pub use home::{SERVICE_TYPES, lead_home, service_hosts};
 pub use log::LogEntry;
 pub use name::{HostName, NameError};
 pub use pattern::{HostPattern, PatternError};

@@ -11,7 +11,10 @@ pub use self::{
     reference::SecretReference,
     rules::{Caller, NetworkRules, Refused, checked_rules},
 };
-use crate::fault::Fault;
+use crate::{
+    fault::{Fault, FaultKind},
+    resource::Resource,
+};
 
 /// The resource type of a vault.
 pub const VAULT_TYPE: &str = "Microsoft.KeyVault/vaults";
@@ -39,6 +42,27 @@ pub fn of_host(host: &str, domain: &str) -> Option<String> {
     let own = || host.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix(".vault.");
     let name = own().or_else(|| host.strip_suffix(PUBLIC_SUFFIX)?.strip_suffix('.'))?;
     check_name(name).is_ok().then(|| name.to_owned())
+}
+
+/// Insists that a vault lets the platform itself in, to do `what` with it: "keep the keys of the endpoint 'e'".
+///
+/// # Errors
+/// `KeyVaultAccessDenied` with the rules that refuse, and the line that mends it.
+pub fn check_platform(vault: &Resource, what: &str) -> Result<(), Fault> {
+    let properties = vault.properties();
+    let rules = NetworkRules::from_properties(properties);
+    let Err(refused) = rules.check(Caller::Platform, &[]) else { return Ok(()) };
+    let (name, acls) = (vault.name(), &properties["networkAcls"]);
+    let why = match refused {
+        Refused::DefaultDeny => "whom no rule names is refused (defaultAction Deny)",
+        Refused::PublicDisabled => "its public network access is disabled",
+    };
+    let message = format!(
+        "The platform can't {what}: the key vault '{name}' refuses it. Its network rules let trusted services not in \
+         (bypass None), and {why}: `az keyvault network-rule list -n {name}` shows {acls}. Let trusted services in: az \
+         keyvault update -n {name} --bypass AzureServices"
+    );
+    Err(Fault::new(FaultKind::Forbidden, "KeyVaultAccessDenied", message).at(vault.id.as_str()))
 }
 
 /// Insists on a vault's name: 3 to 24 letters, digits and single hyphens, a letter first and no hyphen last.

@@ -5,6 +5,7 @@ mod bad_input;
 mod demo;
 mod disk_full;
 mod judges;
+mod keyvault;
 mod kill;
 mod leak;
 mod limits;

@@ -137,7 +137,9 @@ pub(in crate::arm) async fn test_destination(state: &ApiState, call: &Call, work
         Some(of) => Some(find_deployment(state, workspace, &of).await?),
     };
     let all = Loaded::of(state, workspace).await?;
-    let (policy, faults) = all.with(state, |around| egress::policy(workspace, &all.rules, deployment.as_ref(), around));
+    let (mut policy, faults) =
+        all.with(state, |around| egress::policy(workspace, &all.rules, deployment.as_ref(), around));
+    egress::lead_home(&mut policy, &all.services, &state.config.domain);
     let decision = destination.judge(&policy);
     Ok(respond::ok(&json!({
         "destination": destination.to_string(),

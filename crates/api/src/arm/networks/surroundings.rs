@@ -14,6 +14,8 @@ use crate::{error::ApiError, state::ApiState};
 pub(in crate::arm) struct Loaded {
     pub(super) rules: Vec<Resource>,
     found: HashMap<ResourceId, Resource>,
+    /// The platform's vaults and storage accounts.
+    pub(super) services: Vec<Resource>,
 }
 
 impl Loaded {
@@ -25,7 +27,11 @@ impl Loaded {
                 found.insert(id, row);
             }
         }
-        Ok(Self { rules, found })
+        let mut services = Vec::new();
+        for kind in egress::SERVICE_TYPES {
+            services.extend(state.store.resource_list(&Filter::of_type(kind)).await?);
+        }
+        Ok(Self { rules, found, services })
     }
 
     /// Asks something that needs the surroundings of a rule.

@@ -10,6 +10,7 @@ use crate::{
     id::ResourceId,
     network::{ConnectionStatus, PRIVATE_LINK_SERVICE_TYPE, connection_type},
     resource::Resource,
+    vault,
     workspace::WORKSPACE_TYPE,
 };
 
@@ -123,7 +124,16 @@ fn own_service(kind: Kind, target: &ResourceId, subresource: &str, resource: Opt
             format!("{guid}.workspace.{region}.api.{domain}")
         }
     };
-    let names: Vec<HostPattern> = HostName::parse(&text).ok().map(HostPattern::Exact).into_iter().collect();
+    let mut names: Vec<HostPattern> = HostName::parse(&text).ok().map(HostPattern::Exact).into_iter().collect();
+    // Code written for the public cloud calls it by the name that it would have there.
+    let public = match kind {
+        Kind::Vault => HostName::parse(&format!("{name}.{}", vault::PUBLIC_SUFFIX)).ok(),
+        Kind::Storage if subresource == "blob" => {
+            HostName::parse(&format!("{name}.blob.{}", vault::PUBLIC_STORAGE_SUFFIX)).ok()
+        }
+        _ => None,
+    };
+    names.extend(public.map(HostPattern::Exact));
     let to = match kind {
         Kind::Workspace => absent(
             "The platform itself does what a deployment needs of its workspace; the management API can't be reached from \
