@@ -22,7 +22,7 @@ use crate::{
     ApiError, ApiState, Call, OpContext, Target,
     arm::{mark_provisioned, shape::not_found},
     context::Outcome,
-    respond,
+    respond, vault,
 };
 
 /// Most deployments of one endpoint.
@@ -126,6 +126,7 @@ impl Wish {
             keep_what_clients_lose(body.properties(), before.as_ref());
         }
         let spec = complete(&mut body, before.as_ref(), &endpoint)?;
+        vault::check_references(&spec.environment_variables, &state.config.domain)?;
         let found = references::settle(state, home, body.properties(), &spec).await?;
         Ok(Self { workspace: home.id.clone(), endpoint, before, body, found })
     }

@@ -9,11 +9,37 @@ mod manage;
 mod secrets;
 mod trust;
 
+use std::collections::BTreeMap;
+
+use casemate_model::{Fault, FaultKind, vault::SecretReference};
+
 pub(crate) use self::{
     door::{Asked, enter},
     manage::{KIND, dispatch, is_known, show, write},
     trust::check_keys,
 };
+
+/// Insists that environment variables that look like references to secrets are ones that can be looked up when an
+/// instance is started.
+///
+/// # Errors
+/// `BadArgument` or `NotImplemented` naming the variable; never its value.
+pub(crate) fn check_references(variables: &BTreeMap<String, String>, domain: &str) -> Result<(), Fault> {
+    for (variable, value) in variables {
+        let named = |fault: Fault| {
+            let message = format!("The environment variable '{variable}' can't be set. {}", fault.message);
+            Fault { message, ..fault }.at("environmentVariables")
+        };
+        if let Some(SecretReference::Connection { name, .. }) = SecretReference::parse(value, domain).map_err(named)? {
+            let message = format!(
+                "It is a credential of the connection '{name}', and workspaces of this platform have no connections yet. \
+                 Keep it in a key vault and name it so: ${{{{keyvault:https://VAULT.vault.{domain}/secrets/NAME}}}}."
+            );
+            return Err(named(Fault::new(FaultKind::NotImplemented, "NotImplemented", message)));
+        }
+    }
+    Ok(())
+}
 
 /// Whether tokens for this lower-case resource (without a slash at its end) are for vaults: the public cloud's name, or
 /// this platform's, with the port that vaults are called at.

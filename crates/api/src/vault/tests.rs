@@ -270,3 +270,18 @@ async fn endpoint_keys_need_a_vault_that_lets_the_platform_in() {
     world.call("POST", &keys("listKeys"), json!({})).await.expect(200);
     world.call("PUT", &endpoint("after"), key).await.expect(201);
 }
+
+#[test]
+fn references_to_secrets_are_checked_before_anything_runs() {
+    for (value, code) in [
+        ("plain", None),
+        ("${{keyvault:https://kv1.vault.casemate.internal/secrets/one}}", None),
+        ("${{keyvault:kv1/one}}", Some("BadArgument")),
+        ("${{azureml://connections/c/credentials/key}}", Some("NotImplemented")),
+    ] {
+        let variables = std::collections::BTreeMap::from([("KEY".to_owned(), value.to_owned())]);
+        let found = super::check_references(&variables, "casemate.internal").err();
+        assert_eq!(found.as_ref().map(|fault| fault.code.as_str()), code, "{value}");
+        assert!(found.is_none_or(|fault| fault.message.contains("'KEY'")), "{value}");
+    }
+}
