@@ -19,6 +19,9 @@ mod validate;
 mod wish;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use casemate_model::{
     Fault, Resource, ResourceId,
     service::{SERVICE_DEPLOYMENT_TYPE, SERVICE_TYPE},

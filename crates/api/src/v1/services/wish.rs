@@ -170,7 +170,12 @@ fn auth(kind: ServiceKind, given: &Value) -> Result<AuthMode, Fault> {
 /// The documents of the versions by name.
 fn documents(kind: ServiceKind, name: &str, given: &Value) -> Result<BTreeMap<String, Value>, Fault> {
     if kind != ServiceKind::AksEndpoint {
-        return Ok(BTreeMap::from([(ONLY_VERSION.to_owned(), given.clone())]));
+        let mut only = given.clone();
+        // These are the service's own, and changing them leaves its instances alone.
+        if let Some(fields) = only.as_object_mut() {
+            fields.retain(|key, _| !matches!(key.as_str(), "description" | "kvTags" | "properties"));
+        }
+        return Ok(BTreeMap::from([(ONLY_VERSION.to_owned(), only)]));
     }
     let versions = given["versions"].as_object().filter(|versions| !versions.is_empty());
     let bad = |message: String| Fault::invalid("BadArgument", message).at("versions");
