@@ -43,6 +43,7 @@ pub fn filter(text: &str) {
     let shown = |clause: &filter::Clause| match clause {
         filter::Clause::Equals(field, value) => format!("{field} eq {}", quoted(value)),
         filter::Clause::Differs(field, value) => format!("{field} ne {}", quoted(value)),
+        filter::Clause::Holds(field, text) => format!("substringof({}, {field})", quoted(text)),
         filter::Clause::Call(name, argument) => {
             format!("{name}({})", argument.as_deref().map(quoted).unwrap_or_default())
         }

@@ -37,7 +37,7 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
             ctx.authorize_call(call)?;
             let (wanted, condition) = (Wanted::read(call)?, call.condition()?);
             let mut tx = state.store.begin().await?;
-            let put = run::deploy(&mut tx, ctx, state, id, &wanted, &condition).await?;
+            let put = run::deploy(&mut tx, ctx, state, id, &wanted, &condition, 0).await?;
             prune(&mut tx, id).await?;
             tx.commit().await?;
             Ok(respond::written_as(&put, &show(&put.resource)))
@@ -54,7 +54,7 @@ pub(super) async fn dispatch(ctx: &OpContext, state: &ApiState, call: &Call) -> 
             let wanted = Wanted::read(call)?;
             // Worked off for real and never committed.
             let mut tx = state.store.begin().await?;
-            let put = run::deploy(&mut tx, ctx, state, resource, &wanted, &casemate_store::Condition::None).await?;
+            let put = run::deploy(&mut tx, ctx, state, resource, &wanted, &casemate_store::Condition::None, 0).await?;
             Ok(respond::json(StatusCode::OK, &show(&put.resource)))
         }
         (Target::Collection { parent: Some(scope), kind }, &Method::GET) if kind.ends_with("/operations") => {
@@ -86,7 +86,12 @@ struct Wanted {
 
 impl Wanted {
     fn read(call: &Call) -> Result<Self, Fault> {
-        let body = shape::object(call.json()?)?;
+        Self::of(call.json()?)
+    }
+
+    /// What a body asks for: a request's, or that of a deployment inside another.
+    fn of(body: Value) -> Result<Self, Fault> {
+        let body = shape::object(body)?;
         let properties = body.get("properties").cloned().unwrap_or_default();
         let not_here = |what: &str| {
             let message = format!(

@@ -15,6 +15,8 @@ pub(crate) enum Clause {
     Equals(String, String),
     /// `field ne 'value'`.
     Differs(String, String),
+    /// `substringof('text', field)`: the text that the field must hold; the field in lower case.
+    Holds(String, String),
     /// `function('argument')` or `function()`; the name in lower case.
     Call(String, Option<String>),
 }
@@ -67,6 +69,15 @@ fn clause(words: &[Word]) -> Result<(Clause, &[Word]), String> {
         [Word::Name(name), Word::Sign('('), Word::Sign(')'), rest @ ..] => {
             Ok((Clause::Call(name.to_lowercase(), None), rest))
         }
+        [
+            Word::Name(name),
+            Word::Sign('('),
+            Word::Text(text),
+            Word::Sign(','),
+            Word::Name(field),
+            Word::Sign(')'),
+            rest @ ..,
+        ] if name.eq_ignore_ascii_case("substringof") => Ok((Clause::Holds(field.to_lowercase(), text.clone()), rest)),
         [Word::Name(name), Word::Sign('('), Word::Text(argument), Word::Sign(')'), rest @ ..] => {
             Ok((Clause::Call(name.to_lowercase(), Some(argument.clone())), rest))
         }
@@ -106,7 +117,7 @@ fn words(filter: &str) -> Result<Vec<Word>, String> {
     while let Some(c) = rest.next() {
         match c {
             c if c.is_whitespace() => {}
-            '(' | ')' => found.push(Word::Sign(c)),
+            '(' | ')' | ',' => found.push(Word::Sign(c)),
             '\'' => {
                 let mut text = String::new();
                 loop {
@@ -146,6 +157,7 @@ mod tests {
                 "principalId eq 8e3af657-a8ff-443c-a75c-2fe8c4bcb635",
                 vec![equals("principalid", "8e3af657-a8ff-443c-a75c-2fe8c4bcb635")],
             ),
+            ("substringof('a,b', Name)", vec![Clause::Holds("name".into(), "a,b".into())]),
             ("atScope()", vec![Clause::Call("atscope".into(), None)]),
             (
                 "atScope() and assignedTo('x')",
@@ -167,6 +179,7 @@ mod tests {
             ("name eq 'a' or name eq 'b'", "'or' is not known"),
             ("name eq 'a' name eq 'b'", "'and' should stand"),
             ("name eq 'a' and", "missing at its end"),
+            ("f('a', b)", "should stand where"),
             ("eq 'a'", "should stand where 'eq'"),
             ("name eq (a)", "should stand where"),
             ("name; drop", "';' has no meaning"),

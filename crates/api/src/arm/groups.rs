@@ -141,7 +141,7 @@ fn matches(row: &Resource, clauses: &[Clause]) -> Result<bool, String> {
     for clause in clauses {
         match clause {
             Clause::Equals(field, _) if matches!(field.as_str(), "tagname" | "tagvalue") => {}
-            Clause::Equals(field, _) | Clause::Differs(field, _) => {
+            Clause::Equals(field, _) | Clause::Differs(field, _) | Clause::Holds(field, _) => {
                 return Err(format!("the field '{field}' is not known for groups; use tagName and tagValue"));
             }
             Clause::Call(function, _) => return Err(format!("the function '{function}' is not known for groups")),

@@ -85,6 +85,11 @@ fn matches(row: &Resource, clauses: &[Clause]) -> Result<bool, String> {
     let mut all = has_tag(row, tag_name, tag_value);
     for clause in clauses {
         let (field, value, wanted) = match clause {
+            Clause::Holds(field, text) if field == "name" => {
+                all &= row.name().to_lowercase().contains(&text.to_lowercase());
+                continue;
+            }
+            Clause::Holds(field, _) => return Err(format!("substringof() is for the name here, not for '{field}'")),
             Clause::Equals(field, value) => (field.as_str(), value, true),
             Clause::Differs(field, value) => (field.as_str(), value, false),
             Clause::Call(function, _) => return Err(format!("the function '{function}' is not known for resources")),

@@ -391,7 +391,7 @@ impl Deployment {
         join(&mut name, &at.within(".name", |at| at.text(text("name")))?);
         let scope = match resource.raw.get("scope").and_then(Value::as_str) {
             Some(scope) => Some(at.within(".scope", |at| at.text(scope))?),
-            None => None,
+            None => self.nested_scope(at, &kind, resource)?,
         };
         let id = self.id(&kind, &name, scope).map_err(|why| at.wrong(why))?;
         let mut waits = BTreeSet::new();
@@ -409,6 +409,24 @@ impl Deployment {
             })?;
         }
         Ok(Some((id, waits)))
+    }
+
+    /// Where a deployment inside this one is to work, when it says so: in another group, or at the subscription.
+    fn nested_scope(&self, at: &Evaluator<'_>, kind: &str, resource: &RawResource) -> Result<Option<String>, Halt> {
+        if !kind.eq_ignore_ascii_case("Microsoft.Resources/deployments") {
+            return Ok(None);
+        }
+        let text = |key: &str| resource.raw.get(key).and_then(Value::as_str).map(|raw| at.text(raw)).transpose();
+        let (subscription, group) = (text("subscriptionId")?, text("resourceGroup")?);
+        let own = self.place.subscription_text();
+        if subscription.as_ref().is_some_and(|given| !given.eq_ignore_ascii_case(&own)) {
+            return Err(at.wrong(format!("its subscriptionId is not this platform's one, '{own}'")));
+        }
+        Ok(match (group, subscription) {
+            (Some(group), _) => Some(format!("/subscriptions/{own}/resourceGroups/{group}")),
+            (None, Some(_)) => Some(format!("/subscriptions/{own}")),
+            (None, None) => None,
+        })
     }
 
     fn id(&self, kind: &str, name: &str, scope: Option<String>) -> Result<ResourceId, String> {

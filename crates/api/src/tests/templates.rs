@@ -181,7 +181,7 @@ async fn what_is_refused_leaves_nothing_behind() {
             "resources[1]",
         ),
         (
-            template(json!([good, {"type": "Microsoft.Resources/deployments", "name": "n"}])),
+            template(json!([good, {"type": "Microsoft.Web/sites", "name": "n"}])),
             501,
             "NotImplemented",
             "resources[1]",
@@ -256,4 +256,54 @@ async fn a_template_needs_the_rights_of_what_it_writes() {
         "tags": {"seen": format!("[string(reference('{elsewhere}/providers/Microsoft.KeyVault/vaults/v', '2023-07-01'))]")},
     }]));
     world.call_as(&token, "PUT", &path, peek).await.refused(403, "AuthorizationFailed");
+}
+
+#[tokio::test]
+async fn deployments_inside_a_deployment_work_where_they_say() {
+    let world = World::new().await;
+    let group = world.group("g").await;
+    let subscription = world.bootstrap.subscription;
+    let inner = |name: &str, place: Value, after: Value, resource: Value| {
+        let mut nested = template(json!([resource]));
+        nested["type"] = json!("Microsoft.Resources/deployments");
+        nested["name"] = json!(name);
+        nested["dependsOn"] = after;
+        if let (Some(nested), Some(place)) = (nested.as_object_mut(), place.as_object()) {
+            nested.extend(place.clone());
+        }
+        nested
+    };
+    let made = inner(
+        "make-group",
+        json!({"subscriptionId": subscription.to_string(), "location": "local"}),
+        json!([]),
+        json!({"type": "Microsoft.Resources/resourceGroups", "name": "defaults", "location": "local"}),
+    );
+    let logs = inner(
+        "make-logs",
+        json!({"resourceGroup": "defaults"}),
+        json!(["make-group"]),
+        json!({"type": "Microsoft.OperationalInsights/workspaces", "name": "DefaultWorkspace-local", "location": "local"}),
+    );
+    let path = format!("{group}/providers/Microsoft.Resources/deployments/outer");
+    world.call("PUT", &path, template(json!([logs, made]))).await.expect(201);
+    let found = world
+        .get(&world.path("/resourceGroups/defaults/resources?$filter=substringof('defaultworkspace',name)"))
+        .await
+        .expect(200);
+    assert_eq!(found["value"][0]["name"], "DefaultWorkspace-local");
+    let nested = world.path("/resourceGroups/defaults/providers/Microsoft.Resources/deployments/make-logs");
+    assert_eq!(world.get(&nested).await.expect(200)["properties"]["provisioningState"], "Succeeded");
+
+    let elsewhere = json!({"subscriptionId": uuid::Uuid::new_v4().to_string()});
+    let refused = inner("n", elsewhere, json!([]), json!({}));
+    let said = world.call("PUT", &path, template(json!([refused]))).await.refused(400, "InvalidTemplate");
+    assert!(said.contains("subscriptionId"), "{said}");
+    let resource = |name: &str| json!({"type": "Microsoft.KeyVault/vaults", "name": name, "location": "local"});
+    let mut deep = inner("n0", json!({}), json!([]), resource("kv-deep"));
+    for level in 1..6 {
+        deep = inner(&format!("n{level}"), json!({}), json!([]), deep);
+    }
+    let said = world.call("PUT", &path, template(json!([deep]))).await.refused(400, "InvalidTemplate");
+    assert!(said.contains("levels deep"), "{said}");
 }

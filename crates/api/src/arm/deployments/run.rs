@@ -50,7 +50,10 @@ impl Facts {
     }
 }
 
-/// Writes all resources of a template and the deployment itself.
+/// How deep deployments may lie in each other.
+const MAX_NESTED: u8 = 4;
+
+/// Writes all resources of a template and the deployment itself, which lies in `depth` others.
 ///
 /// # Errors
 /// What is wrong with the template, or what the first resource that can't be written would give to a PUT, with the
@@ -62,6 +65,7 @@ pub(super) async fn deploy(
     id: &ResourceId,
     wanted: &Wanted,
     condition: &Condition,
+    depth: u8,
 ) -> Result<Put, ApiError> {
     check_name(id)?;
     let started = state.clock.now();
@@ -77,7 +81,7 @@ pub(super) async fn deploy(
     };
     let deployment = Deployment::new(Template::parse(&wanted.template)?, &wanted.parameters, place)?;
     let correlation = Uuid::new_v4();
-    let mut work = Work { ctx, state, deployment: &deployment, known: Known::new(), done: Vec::new() };
+    let mut work = Work { ctx, state, deployment: &deployment, known: Known::new(), done: Vec::new(), depth };
     work.write_all(tx).await?;
     let outputs = work.outputs(tx).await?;
     let parameters = deployment.shown_parameters().map_err(halted)?;
@@ -125,6 +129,7 @@ struct Work<'a> {
     known: Known,
     /// What was written, and when.
     done: Vec<(Put, Timestamp)>,
+    depth: u8,
 }
 
 impl Work<'_> {
@@ -176,12 +181,28 @@ impl Work<'_> {
                 }
             }
         };
-        let written = provision::write(tx, self.ctx, self.state, &planned.id, planned.body).await;
+        let written = if planned.id.is_type(super::DEPLOYMENT_TYPE) {
+            self.nested(tx, &planned.id, planned.body).await
+        } else {
+            provision::write(tx, self.ctx, self.state, &planned.id, planned.body).await
+        };
         let put = written.map_err(|error| at_place(error, &declared[at].place, &planned.id))?;
         let shown = provision::show(self.ctx, self.state, &put.resource, serde_json::Map::new());
         self.known.insert(planned.id, Some(shown));
         self.done.push((put, self.state.clock.now()));
         Ok(true)
+    }
+
+    /// Works off a deployment inside this one. Its expressions were evaluated with this one's parameters, as is the
+    /// default of the original.
+    async fn nested(&self, tx: &mut Tx, id: &ResourceId, body: Value) -> Result<Put, ApiError> {
+        self.ctx.authorize(&format!("{}/write", super::DEPLOYMENT_TYPE), id)?;
+        if self.depth >= MAX_NESTED {
+            let message = format!("Deployments lie in each other more than {MAX_NESTED} levels deep.");
+            return Err(Fault::invalid("InvalidTemplate", message).at(id.as_str()).into());
+        }
+        let wanted = Wanted::of(body)?;
+        Box::pin(deploy(tx, self.ctx, self.state, id, &wanted, &Condition::None, self.depth + 1)).await
     }
 
     async fn look_up(&mut self, tx: &mut Tx, id: ResourceId) -> Result<(), ApiError> {

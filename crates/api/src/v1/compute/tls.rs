@@ -129,8 +129,7 @@ pub(super) async fn settle(
         Asked::Custom { cname, chain, key } => {
             let cname = check_cname(state, &cname)?;
             check_free(tx, ctx, id, &cname).await?;
-            let checked = custom::check(&chain, &key, &cname, state.clock.now())?;
-            settled.warnings = checked.warnings;
+            settled.warnings = custom::check(&chain, &key, &cname, state.clock.now())?.warnings;
             settled.ssl = json!({
                 "status": "Enabled",
                 "cname": cname,
@@ -138,7 +137,8 @@ pub(super) async fn settle(
                 "overwriteExistingDomain": false,
             });
             let version = base.version + 1;
-            settled.custom = Some(Custom { version, chain: checked.leaf.chain_pem, key: checked.leaf.key_pem });
+            // Kept as given: it is judged again when it is to be served, which may be much later.
+            settled.custom = Some(Custom { version, chain, key });
             settled.wish = Some(TlsWish { mode: TlsMode::Custom, names: vec![cname], version, ..base });
         }
     }
