@@ -18,6 +18,8 @@ mod settle;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod tests;
 mod wanted;
 

@@ -16,7 +16,7 @@ use casemate_store::Condition;
 use serde_json::json;
 
 use super::{
-    tests::{Paper, START, author, compute, platform},
+    stage::{Paper, START, author, compute, platform},
     *,
 };
 
