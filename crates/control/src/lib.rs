@@ -218,6 +218,7 @@ impl<B: Backend> Control<B> {
         let mut table = routes::build(&self.shared, &endpoints, &deployments).await?;
         services::add(&self.shared, &mut table, &services, &deployments).await?;
         computes::add(&mut table, &computes);
+        routes::guard(&self.shared.config, &mut table, owners());
         self.routes.send_replace(Arc::new(table));
         self.shared.published.send_modify(|count| *count += 1);
 

@@ -8,9 +8,10 @@ use std::{
 use casemate_identity::role::{self, Assignment};
 use casemate_model::{
     Fault, FaultKind, Resource,
-    endpoint::{AuthMode, EndpointSpec},
+    endpoint::{AuthMode, ENDPOINT_TYPE, EndpointSpec},
     inbound::WorkspaceAccess,
     route::{DeploymentRoute, EndpointRoute, KeyDigest, RouteTable, key_digest},
+    tls::{MinimumTls, TlsWish},
     workspace::WORKSPACE_TYPE,
 };
 use casemate_runtime::Backend;
@@ -47,6 +48,23 @@ pub async fn build<B: Backend>(
         }
     }
     Ok(table)
+}
+
+/// Notes the host names whose owners want TLS settings of their own, so that nothing of theirs is given to connections
+/// without these.
+pub fn guard<'a>(config: &ControlConfig, table: &mut RouteTable, owners: impl Iterator<Item = &'a Resource>) {
+    for owner in owners.filter(|owner| !owner.deleting) {
+        let wish = TlsWish::of(owner);
+        let is_plain = |wish: &TlsWish| !wish.client_certificates && wish.minimum == MinimumTls::default();
+        // A wish that can't be read may be one.
+        if wish.as_ref().is_ok_and(|wish| wish.as_ref().is_none_or(is_plain)) {
+            continue;
+        }
+        table.guarded.extend(wish.ok().flatten().into_iter().flat_map(|wish| wish.names));
+        if owner.id.is_type(ENDPOINT_TYPE) {
+            table.guarded.insert(host_name(config, owner.name()));
+        }
+    }
 }
 
 /// The route of an endpoint, or of a service, whose row has the same shape.
@@ -111,4 +129,52 @@ fn deployment_routes<B: Backend>(
         }
     }
     routes
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_model::{Clock, ResourceId};
+    use casemate_store::{Author, Condition, Store};
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn hosts_with_settings_of_their_own_are_guarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Clock::system()).await.unwrap();
+        let author = Author { name: "test".to_owned(), kind: "User".to_owned() };
+        let workspace = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w";
+        let wish = |name: &str| TlsWish::platform(vec![name.to_owned()]);
+        let clients = TlsWish { client_certificates: true, ..wish("www.example") }.to_value();
+        let newest = TlsWish { minimum: MinimumTls::V1_3, ..wish("new.example") }.to_value();
+        let mut tx = store.begin().await.unwrap();
+        let mut rows = Vec::new();
+        for (name, body) in [
+            ("computes/clients", json!({"_tls": clients})),
+            ("computes/plain", json!({"_tls": wish("plain.example").to_value()})),
+            ("onlineEndpoints/Newest", json!({"_tls": newest})),
+            ("onlineEndpoints/none", json!({})),
+            ("onlineEndpoints/unreadable", json!({"_tls": 7})),
+        ] {
+            let id = ResourceId::parse(&format!("{workspace}/{name}")).unwrap();
+            rows.push(tx.resource_put(&id, body, &Condition::None, &author).await.unwrap().resource);
+        }
+        let config = ControlConfig {
+            state_dir: dir.path().to_owned(),
+            region: "local".to_owned(),
+            domain: "test".to_owned(),
+            url: String::new(),
+            has_plain_port: false,
+            endpoint_names_resolve: false,
+            platform_names: Vec::new(),
+            tags: Arc::default(),
+        };
+        let mut table = RouteTable::default();
+        guard(&config, &mut table, rows.iter());
+        let mut guarded: Vec<String> = table.guarded.into_iter().collect();
+        guarded.sort();
+        let own = |name: &str| format!("{name}.local.inference.test");
+        assert_eq!(guarded, ["new.example".to_owned(), own("newest"), own("unreadable"), "www.example".to_owned()]);
+    }
 }

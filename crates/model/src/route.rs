@@ -31,6 +31,10 @@ pub struct RouteTable {
     /// What is found at the host names of computes and services, by lower-case name without a trailing dot. Endpoints'
     /// own hosts are not here: they follow from the endpoint's name.
     pub hosts: HashMap<String, HostRoute>,
+    /// Lower-case host names, endpoints' own among them, whose owners want TLS settings of their own, such as client
+    /// certificates. What is served there is given to connections with such settings only, also while these are not
+    /// served yet or can't be read.
+    pub guarded: HashSet<String>,
 }
 
 /// One service of the first generation: an endpoint behind other addresses.

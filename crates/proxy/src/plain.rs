@@ -18,6 +18,9 @@ use crate::{
 /// Where certificate authorities look for the answers to their challenges (RFC 8555, 8.3).
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
+/// Longest host in a message, in bytes: no name is longer.
+const SHOWN_HOST: usize = 253;
+
 /// The answer to a question about a challenge; none for any other question.
 pub(crate) fn challenge(
     shared: &Shared,
@@ -44,7 +47,8 @@ pub(crate) fn challenge(
 
 /// 404 for what is never served here.
 pub(crate) fn refuse_management(arrival: &Arrival, request: &Request<Incoming>) -> Refusal {
-    let host = address::host(request.uri(), request.headers()).unwrap_or("localhost");
+    let host = address::host(request.uri(), request.headers()).ok().filter(|host| host.len() <= SHOWN_HOST);
+    let host = host.unwrap_or("localhost");
     Refusal::new(
         StatusCode::NOT_FOUND,
         "HttpsRequired",

@@ -156,15 +156,15 @@ fn reach(shared: &Shared, callee: &Callee, arrival: &Arrival) -> Result<Arc<Endp
             if arrival.is_plain() {
                 return Err(only_by_tls(&endpoint.route.name, arrival, &host()));
             }
-            if arrival.certificates.has_settings() {
-                same_settings(arrival, &host())?;
+            if needs_settings(&snapshot, arrival) {
+                same_settings(&snapshot, arrival, &host())?;
             }
             endpoint
         }
         Callee::Service { name, compute } => {
             let here = |service: &&Arc<Service>| compute.is_none() || service.compute == *compute;
             let service = snapshot.service(name).filter(here).ok_or_else(|| unknown_service(name))?;
-            open_here(service, arrival)?;
+            open_here(&snapshot, service, arrival)?;
             &service.endpoint
         }
     };
@@ -175,7 +175,7 @@ fn reach(shared: &Shared, callee: &Callee, arrival: &Arrival) -> Result<Arc<Endp
 }
 
 /// Whether the service may be called on the port that the request came to.
-fn open_here(service: &Service, arrival: &Arrival) -> Result<(), Refusal> {
+fn open_here(snapshot: &Snapshot, service: &Service, arrival: &Arrival) -> Result<(), Refusal> {
     let name = &service.endpoint.route.name;
     let host = || service.hosts.first().map_or("localhost", String::as_str);
     if arrival.is_plain() {
@@ -190,16 +190,22 @@ fn open_here(service: &Service, arrival: &Arrival) -> Result<(), Refusal> {
         let message = format!("The web service '{name}' is not served with TLS. {place}");
         return Err(Refusal::new(StatusCode::FORBIDDEN, "HttpRequired", message));
     }
-    if arrival.certificates.has_settings() {
-        service.hosts.iter().try_for_each(|host| same_settings(arrival, host))?;
+    if needs_settings(snapshot, arrival) {
+        service.hosts.iter().try_for_each(|host| same_settings(snapshot, arrival, host))?;
     }
     Ok(())
 }
 
+/// Whether TLS settings are to be looked at at all.
+fn needs_settings(snapshot: &Snapshot, arrival: &Arrival) -> bool {
+    snapshot.has_guarded() || arrival.certificates.has_settings()
+}
+
 /// What is served at a host with settings of its own is given only to connections that were made with these, however
 /// the request says whom it calls.
-fn same_settings(arrival: &Arrival, host: &str) -> Result<(), Refusal> {
-    let given = arrival.tls.as_ref().is_some_and(|settings| arrival.certificates.admits(host, settings));
+fn same_settings(snapshot: &Snapshot, arrival: &Arrival, host: &str) -> Result<(), Refusal> {
+    let guarded = snapshot.is_guarded(host);
+    let given = arrival.tls.as_ref().is_some_and(|settings| arrival.certificates.admits(host, settings, guarded));
     if given { Ok(()) } else { Err(Refusal::other_settings(host)) }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     endpoints: HashMap<String, Arc<Endpoint>>,
     services: HashMap<String, Arc<Service>>,
     pub(crate) hosts: Hosts,
+    /// Hosts whose owners want TLS settings of their own.
+    guarded: HashSet<String>,
 }
 
 /// One service of the first generation.
@@ -57,6 +59,16 @@ impl Snapshot {
         self.services.get(name)
     }
 
+    /// Whether any host's owner wants TLS settings of its own.
+    pub(crate) fn has_guarded(&self) -> bool {
+        !self.guarded.is_empty()
+    }
+
+    /// Whether the owner of this lower-case host wants TLS settings of its own.
+    pub(crate) fn is_guarded(&self, host: &str) -> bool {
+        self.guarded.contains(host)
+    }
+
     /// The snapshot for `table`. Queues of deployments that stay are told of their new instances, those of
     /// deployments that are gone are dissolved.
     pub(crate) fn next(&self, table: &RouteTable) -> Self {
@@ -78,7 +90,12 @@ impl Snapshot {
             };
             (name.clone(), Arc::new(service))
         });
-        let next = Self { endpoints, services: services.collect(), hosts: table.hosts.clone() };
+        let next = Self {
+            endpoints,
+            services: services.collect(),
+            hosts: table.hosts.clone(),
+            guarded: table.guarded.clone(),
+        };
         let kept: HashSet<*const Deployment> = next.deployments().map(Arc::as_ptr).collect();
         self.deployments().filter(|deployment| !kept.contains(&Arc::as_ptr(deployment))).for_each(Deployment::retire);
         next

@@ -230,12 +230,14 @@ impl CertificateResolver {
     }
 
     /// Whether what is served at `name` may be given to a connection that was made with `settings`: not if it is served
-    /// with settings of its own and these are others.
+    /// with settings of its own and these are others; and if its owner wants such (`guarded`), not before they are served.
     #[must_use]
-    pub fn admits(&self, name: &str, settings: &TlsSettings) -> bool {
+    pub fn admits(&self, name: &str, settings: &TlsSettings, guarded: bool) -> bool {
         let published = self.published.load();
-        let wanted = published.entry(Some(name)).map(|entry| &entry.settings);
-        wanted.is_none_or(|wanted| wanted == settings || *wanted == TlsSettings::default())
+        match published.entry(Some(name)).map(|entry| &entry.settings) {
+            Some(own) if *own != TlsSettings::default() => own == settings,
+            _ => !guarded,
+        }
     }
 
     /// Where the answers to challenges are posted that this shows.

@@ -206,16 +206,20 @@ fn clients_need_a_certificate_of_the_names_authority_and_the_names_version() {
     assert_eq!(alert(visit("new.example", tls12, None)), AlertDescription::ProtocolVersion);
 
     assert!(resolver.has_settings() && settings.asks_for_client_certificates());
-    for (name, given, admitted) in [
-        ("open.example", &open, true),
-        ("open.example", &settings, true),
-        ("ONE.example", &settings, true),
-        ("one.example", &open, false),
-        ("one.example", &other.settings(), false),
-        ("new.example", &open, false),
-        ("unknown.example", &open, true),
+    for (name, given, guarded, admitted) in [
+        ("open.example", &open, false, true),
+        ("open.example", &open, true, false),
+        ("open.example", &settings, false, true),
+        ("ONE.example", &settings, false, true),
+        ("one.example", &settings, true, true),
+        ("one.example", &open, false, false),
+        ("one.example", &other.settings(), false, false),
+        ("new.example", &open, false, false),
+        ("unknown.example", &open, false, true),
+        ("unknown.example", &open, true, false),
+        ("unknown.example", &settings, true, false),
     ] {
-        assert_eq!(resolver.admits(name, given), admitted, "{name} {given:?}");
+        assert_eq!(resolver.admits(name, given, guarded), admitted, "{name} {given:?} {guarded}");
     }
 }
 

@@ -1,8 +1,11 @@
 //! TLS settings of a name hold however a request says whom it calls.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use casemate_model::tls::MinimumTls;
+use casemate_model::{route::RouteTable, tls::MinimumTls};
 use casemate_pki::{CertificateMap, Served, TlsSettings};
 use http::{Request, StatusCode};
 use jiff::Timestamp;
@@ -91,6 +94,17 @@ async fn client_certificates_can_not_be_gone_round() {
     assert_eq!(caller.call(score("e", "x")).await.text(), "https /score");
     let mut caller = stage.h1_over(connect(&stage, &holder, POOL).await.unwrap()).await;
     assert_eq!(caller.call(post(POOL, "/api/v1/service/both/score")).await.text(), "https /score");
+    // With the wish known and the settings not yet served, nobody gets in.
+    publish(&stage, &guarded, &TlsSettings::default());
+    let wish = RouteTable { guarded: guarded.clone().into(), ..services(&model) };
+    stage.publish(wish);
+    let began = Instant::now();
+    while stage.call(score("e", "x")).await.status == StatusCode::OK {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    assert_eq!(stage.call(score("e", "x")).await.status, StatusCode::MISDIRECTED_REQUEST);
+    let service = post(POOL, "/api/v1/service/both/score");
+    assert_eq!(stage.h1(POOL).await.call(service).await.status, StatusCode::MISDIRECTED_REQUEST);
     // What is not behind the name's settings is served as ever.
     let other = stage.h1("localhost").await.call(post("localhost", "/api/v1/service/other/score")).await;
     assert_eq!(other.status, StatusCode::OK);
