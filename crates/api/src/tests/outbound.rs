@@ -262,6 +262,15 @@ async fn a_destination_is_judged_by_the_policy() {
     let destination = json!({"destination": format!("{account}.blob.core.casemate.internal:443")});
     let answer = world.call("POST", &test, destination).await.expect(200);
     assert_eq!(answer["route"], "to the platform's own front door", "{answer:#}");
+    // A version of a service is asked about like a deployment of an endpoint.
+    let version = ResourceId::parse(&format!("{path}/services/svc/deployments/default")).unwrap();
+    let author = casemate_store::Author { name: "test".to_owned(), kind: "User".to_owned() };
+    let mut tx = world.state.store.begin().await.unwrap();
+    tx.resource_put(&version, json!({"properties": {}}), &casemate_store::Condition::None, &author).await.unwrap();
+    tx.commit().await.unwrap();
+    let of = json!({"destination": "db.example.com:5432", "deployment": "default", "endpoint": "SVC"});
+    let answer = world.call("POST", &test, of).await.expect(200);
+    assert_eq!((&answer["allowed"], &answer["deployment"]), (&json!(true), &json!(version.as_str())), "{answer:#}");
     for (body, status, code) in [
         (json!({"destination": "db.example.com"}), 400, "BadArgument"),
         (json!({"destination": "db.example.com:0"}), 400, "BadArgument"),

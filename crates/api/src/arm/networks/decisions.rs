@@ -9,6 +9,7 @@ use casemate_model::{
         self, Decision, EgressPolicy, HostName, IsolationMode, LogEntry, PrivateDestination, Route, Suggestion, Target,
         USER_DEFINED, Verdict,
     },
+    service::SERVICE_DEPLOYMENT_TYPE,
 };
 use casemate_store::Filter;
 use serde_json::{Value, json};
@@ -155,7 +156,10 @@ pub(in crate::arm) async fn test_destination(state: &ApiState, call: &Call, work
 }
 
 async fn find_deployment(state: &ApiState, workspace: &Resource, of: &Asked) -> Result<Resource, ApiError> {
-    let rows = state.store.resource_list(&Filter::of_type(DEPLOYMENT_TYPE).within(&workspace.id)).await?;
+    let mut rows = Vec::new();
+    for kind in [DEPLOYMENT_TYPE, SERVICE_DEPLOYMENT_TYPE] {
+        rows.extend(state.store.resource_list(&Filter::of_type(kind).within(&workspace.id)).await?);
+    }
     let endpoint = |row: &Resource| row.id.parent().map(|id| id.name().to_owned()).unwrap_or_default();
     let mut found: Vec<Resource> = rows
         .into_iter()
