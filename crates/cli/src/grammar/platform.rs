@@ -61,7 +61,7 @@ pub struct UpArgs {
     pub allow_from: Vec<String>,
     /// Where certificates come from.
     #[command(flatten)]
-    pub acme: AcmeArgs,
+    pub acme: Box<AcmeArgs>,
 }
 
 /// `demo`.

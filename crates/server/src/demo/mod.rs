@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use casemate_cli::{AcmeArgs, DemoArgs, UpArgs};
+use casemate_cli::{DemoArgs, UpArgs};
 use tokio::{
     process::Command,
     signal::unix::{SignalKind, signal},
@@ -67,7 +67,7 @@ fn run(args: &DemoArgs) -> Result<()> {
             dns_port: Some(dns_port),
             upstream_dns: None,
             allow_from: Vec::new(),
-            acme: AcmeArgs::default(),
+            acme: Box::default(),
         };
         let state_path = state.path().to_owned();
         let platform = steps.run("start the platform", Platform::start(&up, state)).await?;
