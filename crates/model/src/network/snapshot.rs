@@ -15,7 +15,13 @@ use super::{
     zone::{Record, RecordData, RecordKind, Zone, check_zone_name},
 };
 use crate::{
-    endpoint::ENDPOINT_TYPE, fault::Fault, id::ResourceId, inbound::WorkspaceAccess, resource::Resource, tls::TlsWish,
+    endpoint::ENDPOINT_TYPE,
+    fault::Fault,
+    id::ResourceId,
+    inbound::WorkspaceAccess,
+    resource::Resource,
+    service::{NAMES_FIELD, SERVICE_TYPE},
+    tls::TlsWish,
     workspace::WORKSPACE_TYPE,
 };
 
@@ -44,12 +50,7 @@ pub const SNAPSHOT_TYPES: [&str; 20] = [
     NAMED_TYPES[1],
 ];
 /// Beside online endpoints, what has host names: computes and services of the first generation of the SDK.
-const NAMED_TYPES: [&str; 2] = [
-    "Microsoft.MachineLearningServices/workspaces/computes",
-    "Microsoft.MachineLearningServices/workspaces/services",
-];
-/// Where an owner's body has host names that it has without TLS. The field is never shown.
-const NAMES_FIELD: &str = "_names";
+const NAMED_TYPES: [&str; 2] = ["Microsoft.MachineLearningServices/workspaces/computes", SERVICE_TYPE];
 
 /// What clients in one network get from DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
