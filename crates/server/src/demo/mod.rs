@@ -5,6 +5,7 @@
 
 mod files;
 mod network;
+mod rotation;
 mod steps;
 mod train;
 
@@ -151,6 +152,7 @@ impl Demo<'_> {
         for line in logs.lines() {
             steps.say(&format!("    {line}"));
         }
+        self.rotation(steps).await?;
         self.isolation(steps).await
     }
 
@@ -179,6 +181,11 @@ impl Demo<'_> {
             bail!("casemate {line}\n{}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// One value of what a command shows.
+    async fn field(&self, line: &str, query: &str) -> Result<String> {
+        Ok(self.casemate(&format!("{line} --query {query} -o tsv")).await?.trim().to_owned())
     }
 }
 

@@ -121,11 +121,6 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// One value of what a command shows.
-    async fn field(&self, line: &str, query: &str) -> Result<String> {
-        Ok(self.casemate(&format!("{line} --query {query} -o tsv")).await?.trim().to_owned())
-    }
-
     /// Scores at `uri`, whose name leads to `address`, with the certificate verified.
     async fn call(&self, uri: &reqwest::Url, address: IpAddr) -> Result<(u16, String)> {
         let credentials = format!("ml online-endpoint get-credentials -n {ENDPOINT} -g {GROUP} -w {WORKSPACE}");

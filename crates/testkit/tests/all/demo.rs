@@ -11,9 +11,15 @@ fn the_demo_scores_real_rows_and_stops_cleanly() -> Result<()> {
     let output = Command::new(binary()).args(["demo", "--state"]).arg(dir.path().join("state")).output()?;
     let said = String::from_utf8(output.stdout)?;
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    for line in
-        ["442 patients", "answer: ", "first score", "ok stop the platform", "curl https://127.0.0.1:", "MLClient("]
-    {
+    for line in [
+        "442 patients",
+        "answer: ",
+        "first score",
+        " 0 failed; new connections were shown",
+        "ok stop the platform",
+        "curl https://127.0.0.1:",
+        "MLClient(",
+    ] {
         assert!(said.contains(line), "'{line}' is missing in:\n{said}");
     }
     Ok(())
