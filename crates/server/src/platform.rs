@@ -100,14 +100,8 @@ impl Platform {
             platform_names: platform_names(address, &args.domain),
             tags: Arc::clone(&tags),
         };
-        let (mut control, routes) = Control::new(
-            store.clone(),
-            Arc::clone(&blob),
-            backend.clone(),
-            certificates,
-            Arc::clone(&tokens),
-            config,
-        );
+        let (mut control, routes) =
+            Control::new(store.clone(), Arc::clone(&blob), backend.clone(), certificates, Arc::clone(&tokens), config);
         control.prepare().await?;
 
         let networks = Networks::start(args, state.path(), store.clone(), address, challenges).await?;
@@ -216,7 +210,10 @@ async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
 async fn plain_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let listener = listen(address, "--http-listen").await?;
-    tracing::info!(url = format!("http://{}", reachable(listener.local_addr()?)), "web services without TLS are served");
+    tracing::info!(
+        url = format!("http://{}", reachable(listener.local_addr()?)),
+        "web services without TLS are served"
+    );
     Ok(Some(listener))
 }
 
