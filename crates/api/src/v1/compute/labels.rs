@@ -71,9 +71,11 @@ pub(super) fn check(given: &str) -> Result<String, Fault> {
         && label.starts_with(|c: char| c.is_ascii_lowercase())
         && !label.ends_with('-')
         && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if good {
-        return Ok(label);
-    }
+    if good { Ok(label) } else { Err(unfit(given)) }
+}
+
+/// The fault of a label that DNS can't have.
+fn unfit(given: &str) -> Fault {
     let shown: String = given.chars().filter(|c| !c.is_control()).take(80).collect();
     let dots = if given.contains('.') {
         " It is the first part of a name, without dots: the platform adds the rest."
@@ -84,7 +86,7 @@ pub(super) fn check(given: &str) -> Result<String, Fault> {
         "The leaf domain label '{shown}' can't be part of a DNS name: it may have up to {MAX_LABEL} characters, letters, \
          digits and '-', with a letter first and no '-' at the end.{dots}"
     );
-    Err(Fault::invalid("BadArgument", message).at("sslConfiguration.leafDomainLabel"))
+    Fault::invalid("BadArgument", message).at("sslConfiguration.leafDomainLabel")
 }
 
 /// Sees that the compute `id` holds the label that is meant by `given` (checked before); gives the label.
@@ -124,7 +126,7 @@ pub(super) async fn claim(
         taken.extend(theirs.0.iter().map(|(label, tail)| format!("{label}{tail}")));
     }
     if given.len() > MAX_LABEL {
-        return Err(check(&"x".repeat(MAX_LABEL + TAIL + 1)).err().map_or_else(|| tls::internal().into(), Into::into));
+        return Err(unfit(given).into());
     }
     // Two labels of which one begins the other could meet by chance.
     let tail = std::iter::repeat_with(random_tail).find(|tail| !taken.contains(&format!("{given}{tail}")));

@@ -230,6 +230,6 @@ fn disabled() -> Value {
 }
 
 /// What a stored compute can't lack.
-pub(super) fn internal() -> Fault {
+fn internal() -> Fault {
     Fault::internal("The labels stored for the compute can't be read.")
 }
