@@ -180,12 +180,7 @@ async fn what_is_refused_leaves_nothing_behind() {
             "NotImplemented",
             "resources[1]",
         ),
-        (
-            template(json!([good, {"type": "Microsoft.Web/sites", "name": "n"}])),
-            501,
-            "NotImplemented",
-            "resources[1]",
-        ),
+        (template(json!([good, {"type": "Microsoft.Web/sites", "name": "n"}])), 501, "NotImplemented", "resources[1]"),
         (template(json!([good, account("NO-GOOD", json!({}))])), 400, "InvalidResourceName", "resources[1]"),
         (template(json!([good, account("[nope()]", json!({}))])), 400, "InvalidTemplate", "'nope' is not known"),
         (
