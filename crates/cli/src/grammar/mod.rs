@@ -21,10 +21,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::{
-    acme::{AcmeArgs, AcmeChallenge},
-    platform::{DemoArgs, EnvArgs, EnvFormat, EnvironmentPython, UpArgs},
-};
 pub(crate) use self::{
     account::{
         Account, Config, Configure, Extension, Login, Role, RoleAssignment, RoleDefinition, ServicePrincipal, TokenArgs,
@@ -51,6 +47,10 @@ pub(crate) use self::{
     outbound::{OfDeployment, OutboundLogArgs, RuleArgs, RuleCommand, RuleName, SuggestArgs, TestArgs},
     tls::{CaCommand, TlsCheck, TlsCommand, TlsPlan, TlsRenew, TlsStatus},
     workspace::{WorkspaceCommand, WorkspaceName, WorkspaceOptions, WorkspaceWrite},
+};
+pub use self::{
+    acme::{AcmeArgs, AcmeChallenge},
+    platform::{DemoArgs, EnvArgs, EnvFormat, EnvironmentPython, UpArgs},
 };
 
 /// The whole command line.

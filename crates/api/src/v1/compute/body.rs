@@ -85,7 +85,7 @@ fn check_kind(properties: &Map<String, Value>) -> Result<(), Fault> {
     }
     let shown: String = kind.chars().take(40).collect();
     let message = format!(
-        "{shown} compute is not available on this platform. It has computes of the kind AKS for services of the first \
+        "{shown} compute is not available on this platform yet. It has computes of the kind AKS for services of the first \
          generation of the SDK; managed online endpoints need no compute: leave 'compute' out of the endpoint's YAML."
     );
     Err(Fault::new(FaultKind::NotImplemented, "NotImplemented", message).at("computeType"))
