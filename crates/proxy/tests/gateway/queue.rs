@@ -63,6 +63,7 @@ async fn more_than_twice_the_places_is_refused_at_once_and_the_rest_is_served() 
         assert_eq!(refused.header("retry-after"), "1");
     }
     assert_eq!(gate.model.upstream.in_flight(), 3);
+    until("all places are taken", || gate.model.hits() == 3).await;
     gate.permits.add_permits(6);
     while let Some(served) = calls.join_next().await {
         assert_eq!(served.unwrap().status.as_u16(), 200);
